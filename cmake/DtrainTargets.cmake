@@ -1,0 +1,64 @@
+# The flags of dtrain's own code, and one function each for a layer and for a test program.
+
+add_library(dtrain_flags INTERFACE)
+target_compile_options(dtrain_flags INTERFACE
+  -fPIC  # for programs too, so that all targets can share the precompiled headers
+  -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Werror
+  # False positives inside LibTorch's and GCC 12's own inlined code.
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-error=maybe-uninitialized>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-error=restrict>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-error=dangling-pointer>
+  $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+target_include_directories(dtrain_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+if(DTRAIN_SANITIZE)
+  target_compile_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE})
+endif()
+
+# Two precompiled headers: `tensor` for code that handles tensors, `module` for code that defines modules and autograd
+# functions (three times as heavy). Targets name the one they want; targets without tensors use none.
+function(dtrain_precompiled_header name)
+  add_library(dtrain_pch_${name} OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch_${name}.cpp)
+  target_link_libraries(dtrain_pch_${name} PRIVATE dtrain_flags LibTorch::torch fmt::fmt nlohmann_json::nlohmann_json
+    Threads::Threads)
+  target_precompile_headers(dtrain_pch_${name} PRIVATE ${PROJECT_SOURCE_DIR}/cmake/pch_${name}.h)
+endfunction()
+
+# dtrain_layer(NAME [PCH tensor|module] SOURCES ... LINKS ...): a shared library dtrain_NAME, also known as dtrain::NAME.
+function(dtrain_layer name)
+  cmake_parse_arguments(ARG "" "PCH" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  add_library(dtrain_${name} SHARED ${ARG_SOURCES})
+  add_library(dtrain::${name} ALIAS dtrain_${name})
+  target_link_libraries(dtrain_${name} PUBLIC ${ARG_LINKS} PRIVATE dtrain_flags ${ARG_PRIVATE_LINKS})
+  target_include_directories(dtrain_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  if(ARG_PCH)
+    target_precompile_headers(dtrain_${name} REUSE_FROM dtrain_pch_${ARG_PCH})
+  endif()
+endfunction()
+
+# dtrain_test(NAME [PCH tensor|module] [RANKS 1 2 4] [LABELS ...] SOURCES ... LINKS ...)
+# One GoogleTest program. With RANKS it runs once per number, under mpirun, and its main starts MPI.
+function(dtrain_test name)
+  cmake_parse_arguments(ARG "" "PCH;TIMEOUT" "SOURCES;LINKS;RANKS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  target_link_libraries(${name} PRIVATE dtrain_flags dtrain_test_support ${ARG_LINKS} GTest::gtest GTest::gmock)
+  if(ARG_PCH)
+    target_precompile_headers(${name} REUSE_FROM dtrain_pch_${ARG_PCH})
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  set(_report --gtest_brief=1 --gtest_output=json:${PROJECT_BINARY_DIR}/reports/)
+  if(ARG_RANKS)
+    foreach(ranks ${ARG_RANKS})
+      set(_test ${name}_np${ranks})
+      add_test(NAME ${_test} COMMAND ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe -np ${ranks}
+        $<TARGET_FILE:${name}> --gtest_brief=1)
+      set_tests_properties(${_test} PROPERTIES LABELS "${ARG_LABELS}" PROCESSORS 2 TIMEOUT ${ARG_TIMEOUT})
+    endforeach()
+  else()
+    add_test(NAME ${name} COMMAND ${name} ${_report} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  endif()
+endfunction()

@@ -1,0 +1,1 @@
+// Nothing here: the target only carries the precompiled header.

@@ -1,0 +1,45 @@
+// SampleOrder: which examples each rank sees in which micro-batch, as a pure function of (size, seed, epoch, world).
+// Equal to the Hugging Face Trainer with accelerate's seedable sampler and batch sharding (batch i of the global list goes
+// to rank i mod R; an incomplete tail is filled with the first examples of the epoch, cyclically), with one difference:
+// fillers are marked, and carry weight 0, so that no example counts twice.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace dtrain {
+
+enum class Sampling { kRandom, kSequential };
+
+struct ShardOptions {
+  std::int64_t batch_size = 8;  // per rank
+  int rank = 0;
+  int world_size = 1;
+  bool drop_last = false;
+  bool even_batches = true;
+};
+
+struct MicroBatchPlan {
+  std::vector<std::int64_t> index;  // examples of the data set
+  std::vector<bool> filler;         // same length
+};
+
+// randperm(size) of a CPU generator seeded seed + epoch (kRandom), or 0, 1, ... (kSequential).
+[[nodiscard]] std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, std::int64_t epoch, Sampling sampling);
+
+// All micro-batches of one rank for one epoch; every rank gets the same number of them when even_batches or drop_last.
+// At world_size 1 the last micro-batch is simply short: there is nothing to even out.
+[[nodiscard]] std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options);
+
+// The step arithmetic of section "exact semantics": all derived counts of a run.
+struct StepArithmetic {
+  std::int64_t micro_batches_per_epoch = 0;  // M, per rank
+  std::int64_t steps_per_epoch = 0;          // U = max(1, ceil(M / G))
+  std::int64_t total_steps = 0;              // T
+  std::int64_t epochs = 0;                   // epochs begun (the last may be partial)
+};
+[[nodiscard]] StepArithmetic step_arithmetic(std::int64_t examples, const ShardOptions& shard,
+                                             std::int64_t accumulation_steps, double num_train_epochs,
+                                             std::int64_t max_steps);
+
+}  // namespace dtrain

@@ -1,0 +1,133 @@
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/digest.h"
+#include "core/error.h"
+#include "core/file.h"
+#include "core/hub_folder.h"
+#include "core/json.h"
+#include "core/random.h"
+#include "tests/support/temp_folder.h"
+
+namespace dtrain {
+namespace {
+namespace fs = std::filesystem;
+using test::TempFolder;
+using testing::HasSubstr;
+
+// Known-answer vectors of the Random123 distribution (kat_vectors, philox4x32 with 10 rounds).
+TEST(Philox, EqualsTheKnownAnswers) {
+  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox4x32({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}),
+            (PhiloxCounter{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+            (PhiloxCounter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(RandomKey, DiffersByStepAndSeed) {
+  EXPECT_NE((RandomKey{42, 0}.philox()), (RandomKey{42, 1}.philox()));
+  EXPECT_NE((RandomKey{42, 0}.philox()), (RandomKey{43, 0}.philox()));
+}
+
+TEST(Digest, EqualsItselfInPieces) {
+  EXPECT_EQ(digest_of("hello world"), Digest().add("hello ").add("world").hex());
+  EXPECT_NE(digest_of("hello world"), digest_of("hello worle"));
+  EXPECT_EQ(digest_of("").size(), 32U);
+}
+
+TEST(File, ReplaceLeavesNoTemporaryFileAndTheNewContent) {
+  const TempFolder folder;
+  const fs::path path = folder.write("a.txt", "old");
+  replace_file(path, "new");
+  EXPECT_EQ(read_file(path), "new");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1);
+}
+
+TEST(File, MissingFileNamesThePathAndTheExitCode) {
+  try {
+    (void)read_file("/nonexistent/file");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kIo);
+    EXPECT_THAT(error.what(), HasSubstr("/nonexistent/file"));
+    EXPECT_THAT(error.hint(), HasSubstr("spelling"));
+  }
+}
+
+TEST(File, MapsWhatWasWritten) {
+  const TempFolder folder;
+  const MappedFile full(folder.write("full", std::string("a\0b", 3)));
+  EXPECT_EQ(full.text(), std::string_view("a\0b", 3));
+  EXPECT_TRUE(MappedFile(folder.write("empty", "")).bytes().empty());
+  EXPECT_THROW(MappedFile(folder.path()), Error);
+}
+
+TEST(File, WriteToAFullDeviceIsAnError) {
+  OutputFile file("/dev/full", OutputFile::Mode::kTruncate);
+  try {
+    file.write("x");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kIo);
+    EXPECT_THAT(error.hint(), HasSubstr("disk is full"));
+  }
+}
+
+TEST(FileLock, IsHeldByOneAndFreedWithIt) {
+  const TempFolder folder;
+  {
+    const FileLock first(folder.path() / "lock");
+    EXPECT_TRUE(first.held());
+    EXPECT_FALSE(FileLock(folder.path() / "lock").held());
+  }
+  EXPECT_TRUE(FileLock(folder.path() / "lock").held());
+}
+
+TEST(NearestName, FindsASlipAndNothingFarAway) {
+  const std::array<std::string, 3> known = {"learning_rate", "eval_steps", "save_steps"};
+  EXPECT_EQ(nearest_name("learnin_rate", known), "learning_rate");
+  EXPECT_EQ(nearest_name("eval_step", known), "eval_steps");
+  EXPECT_EQ(nearest_name("xyzzyplugh", known), "");
+}
+
+TEST(PretrainedFolder, IsTheFolderOrTheSnapshotInTheCache) {
+  const TempFolder folder;
+  ASSERT_EQ(setenv("HF_HUB_CACHE", folder.path().c_str(), 1), 0);
+  folder.write("models--org--name/refs/main", "abc123\n");
+  folder.write("models--org--name/snapshots/abc123/config.json", "{}");
+  EXPECT_EQ(pretrained_folder("org/name"), folder.path() / "models--org--name/snapshots/abc123");
+  EXPECT_EQ(pretrained_folder(folder.path().string()), folder.path());
+  for (const char* missing : {"org/other", "./nowhere", "a/b/c"}) {
+    try {
+      (void)pretrained_folder(missing);
+      FAIL() << missing;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kUsage);
+    }
+  }
+  try {
+    (void)pretrained_folder("org/other");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.hint(), "fetch it with: hf download org/other");
+  }
+  unsetenv("HF_HUB_CACHE");
+}
+
+TEST(Json, DamageNamesTheFile) {
+  try {
+    (void)parse_json("{\"a\": ", "config.json");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kData);
+    EXPECT_THAT(error.what(), HasSubstr("config.json"));
+  }
+}
+
+}  // namespace
+}  // namespace dtrain

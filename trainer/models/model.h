@@ -1,0 +1,70 @@
+// Model: what the trainer trains. A torch::nn::Module whose forward returns the summed loss, so that any split of a step over
+// ranks and micro-batches can be normalised by the weight of the whole step.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include "core/json.h"
+#include "datasets/batch.h"
+
+namespace dtrain {
+
+struct ModelOutput {
+  at::Tensor loss_sum;   // scalar float32: sum over examples of weight x loss; undefined when the batch has no labels
+  at::Tensor loss_each;  // [batch] float32, unweighted, detached: for exact evaluation and for naming bad examples
+  at::Tensor logits;     // [batch, num_labels] float32
+};
+
+class Model : public torch::nn::Module {
+ public:
+  // Draws random numbers (dropout, in training mode) only from batch.random and batch.slot. Thread-compatible.
+  [[nodiscard]] virtual ModelOutput forward(const Batch& batch) = 0;
+  // Parameters exempt from weight decay are those that the Trainer exempts; see trainer/optim/parameter_groups.h.
+  [[nodiscard]] virtual Json config_json() const = 0;  // as written to config.json, loadable by transformers
+  // The names under which transformers stores the parameters (name in this module -> name in model.safetensors).
+  [[nodiscard]] virtual std::string stored_name(const std::string& parameter) const { return parameter; }
+  [[nodiscard]] virtual std::int64_t max_positions() const = 0;
+  [[nodiscard]] virtual std::int64_t vocab_size() const = 0;
+  [[nodiscard]] virtual std::string model_type() const = 0;  // "bert", "gpt2"
+};
+
+enum class ProblemType { kSingleLabel, kMultiLabel, kRegression };
+
+struct ModelOptions {
+  std::filesystem::path folder;  // config.json and, unless random_init, model.safetensors
+  std::string task = "sequence-classification";
+  std::int64_t num_labels = 0;     // 0: as config.json says (id2label), else 2
+  ProblemType problem_type = ProblemType::kSingleLabel;
+  double dropout = -1;             // >= 0 overrides every dropout probability of config.json
+  std::int64_t pad_token_id = -1;  // >= 0: written to the config (GPT-2 has none of its own)
+  std::uint64_t seed = 42;         // for weights that the file does not have (classifier head)
+  bool random_init = false;        // ignore model.safetensors
+};
+
+// What loading found, for one log line and for tests.
+struct LoadReport {
+  std::vector<std::string> missing;     // parameters drawn anew
+  std::vector<std::string> unexpected;  // tensors of the file that the model has no place for
+};
+
+struct LoadedModel {
+  std::shared_ptr<Model> model;
+  LoadReport report;
+};
+
+// Local and deterministic: all ranks get the same weights. Throws Error(kData) naming file and tensor.
+[[nodiscard]] LoadedModel load_model(const ModelOptions& options);
+
+// Writes config.json and model.safetensors (metadata {"format":"pt"}, tied copies left out) into `folder`, synced.
+void save_model(const Model& model, const std::filesystem::path& folder);
+// Copies the weights of `folder`/model.safetensors into `model`: every parameter must be there with its shape.
+void load_weights(Model& model, const std::filesystem::path& folder);
+
+}  // namespace dtrain
