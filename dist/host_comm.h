@@ -3,6 +3,9 @@
 // Every function is collective: all ranks call the same functions in the same order, each with the same `name`, which
 // appears in error messages and in the flight recorder. One thread per rank at a time. Failures throw Error.
 // Floating-point maxima are left out on purpose: MPI_MAX loses a NaN; reduce an integer flag instead.
+// Every call compares (function, name, size) between all ranks first: ranks that call different things get
+// Error(kDisagree) naming both calls instead of a hang. A call that waits longer than the deadline throws Error(kStalled);
+// a call whose peer has failed throws PeerFailed within a second.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +15,18 @@
 #include <string_view>
 #include <vector>
 
+#include "core/error.h"
+
 namespace dtrain {
+
+// Another rank has failed and prints (or printed) the reason: end quietly with its exit code.
+class PeerFailed : public Error {
+ public:
+  explicit PeerFailed(ExitCode code) : Error(code, "another rank failed") {}
+};
+
+// 1800 s: the default of TrainingArguments.ddp_timeout.
+inline constexpr double kDefaultDeadlineSeconds = 1800;
 
 class HostComm {
  public:
@@ -32,6 +46,14 @@ class HostComm {
   virtual void all_reduce_sum(std::string_view name, std::span<double> values) = 0;
   // Collective.
   virtual void barrier(std::string_view name) = 0;
+
+  // Local. The longest any later call may wait for the other ranks.
+  virtual void set_deadline(double seconds) = 0;
+  // Local, any thread. Tells the ranks that can be told without MPI (those of this node) that this rank has failed, so
+  // that their waits, here and in a Communicator, throw PeerFailed(code). The first caller's code stands; true for it.
+  virtual bool report_failure(ExitCode code) noexcept = 0;
+  // Local, any thread. What a rank has reported; kDone when none has.
+  [[nodiscard]] virtual ExitCode reported_failure() const noexcept = 0;
 };
 
 }  // namespace dtrain

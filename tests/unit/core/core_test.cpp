@@ -9,6 +9,7 @@
 
 #include "core/digest.h"
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/file.h"
 #include "core/hub_folder.h"
 #include "core/json.h"
@@ -117,6 +118,21 @@ TEST(PretrainedFolder, IsTheFolderOrTheSnapshotInTheCache) {
     EXPECT_EQ(error.hint(), "fetch it with: hf download org/other");
   }
   unsetenv("HF_HUB_CACHE");
+}
+
+TEST(Fault, StrikesTheNamedRankAtTheNamedNumberOnly) {
+  ASSERT_EQ(setenv("DTRAIN_FAULT", "rank=1 point=step at=3 kind=throw", 1), 0);
+  set_up_faults(0);
+  EXPECT_NO_THROW(fault_point("step", 3));
+  set_up_faults(1);
+  EXPECT_NO_THROW(fault_point("step", 2));
+  EXPECT_NO_THROW(fault_point("save", 3));
+  EXPECT_THROW(fault_point("step", 3), Error);
+  ASSERT_EQ(setenv("DTRAIN_FAULT", "rank=1 point=step kind=sing", 1), 0);
+  EXPECT_THROW(set_up_faults(1), Error);
+  unsetenv("DTRAIN_FAULT");
+  set_up_faults(1);
+  EXPECT_NO_THROW(fault_point("step", 3));
 }
 
 TEST(Json, DamageNamesTheFile) {

@@ -1,0 +1,80 @@
+#include "core/fault.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <string>
+
+#include <unistd.h>
+
+#include "core/error.h"
+
+namespace dtrain {
+namespace {
+
+struct Plan {
+  int rank = 0;
+  std::string point;
+  std::int64_t at = 0;
+  std::string kind;
+};
+
+std::optional<Plan> active_plan;
+
+constexpr const char* kUsage = "rank=R point=NAME at=N kind=throw|kill|stop|preempt|exit";
+
+// The kinds that are signals a process sends to itself, and the two that are not.
+const std::map<std::string, int>& kinds() {
+  static const std::map<std::string, int> table = {
+      {"kill", SIGKILL}, {"stop", SIGSTOP}, {"preempt", SIGUSR2}, {"throw", 0}, {"exit", 0}};
+  return table;
+}
+
+Plan parse_plan(const std::string& text) {
+  Plan plan;
+  std::istringstream words(text);
+  std::string word;
+  while (words >> word) {
+    const std::size_t equals = word.find('=');
+    const std::string key = word.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
+    if (key == "rank") {
+      plan.rank = std::atoi(value.c_str());
+    } else if (key == "point") {
+      plan.point = value;
+    } else if (key == "at") {
+      plan.at = std::atoll(value.c_str());
+    } else if (key == "kind" && kinds().contains(value)) {
+      plan.kind = value;
+    } else {
+      throw usage_error(fmt::format("DTRAIN_FAULT: cannot read '{}'", word), kUsage);
+    }
+  }
+  if (plan.point.empty() || plan.kind.empty()) {
+    throw usage_error("DTRAIN_FAULT names no point or no kind", kUsage);
+  }
+  return plan;
+}
+
+}  // namespace
+
+void set_up_faults(int rank) {
+  active_plan.reset();
+  const char* text = std::getenv("DTRAIN_FAULT");
+  if (text == nullptr) return;
+  const Plan plan = parse_plan(text);
+  if (plan.rank == rank) active_plan = plan;
+}
+
+void fault_point(std::string_view point, std::int64_t number) {
+  if (!active_plan || active_plan->point != point || active_plan->at != number) return;
+  if (active_plan->kind == "throw") {
+    throw Error(ExitCode::kInternal, fmt::format("fault point {} {}", point, number), "DTRAIN_FAULT asked for it");
+  }
+  if (active_plan->kind == "exit") ::_exit(0);
+  ::raise(kinds().at(active_plan->kind));
+}
+
+}  // namespace dtrain

@@ -1,0 +1,27 @@
+// LogWriter: log.jsonl, one strict JSON object per log record, in order: "step" first, then the Trainer's own keys, unrounded
+// (NaN and infinity: null). Rank 0 writes; each record reaches the file before on_log returns.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "core/file.h"
+#include "trainer/callbacks/callback.h"
+
+namespace dtrain {
+
+class LogWriter final : public Callback {
+ public:
+  explicit LogWriter(std::filesystem::path file) : path_(std::move(file)) {}
+
+  // Keeps the records up to state.global_step: a resumed run continues the file, and does not repeat steps in it.
+  void on_train_begin(const TrainerState& state, TrainerControl& control) override;
+  void on_log(const TrainerState& state, TrainerControl& control, const OrderedJson& record) override;
+  void on_train_end(const TrainerState& state, TrainerControl& control) override;
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<OutputFile> file_;
+};
+
+}  // namespace dtrain

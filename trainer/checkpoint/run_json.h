@@ -1,0 +1,34 @@
+// run.json and the *_results.json files: what a run tells scripts, supervisors and people when it is over (or dead).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace dtrain {
+
+// run.json, the authority about a run: replaced atomically, so a reader sees one whole record. null: not known (yet).
+struct RunRecord {
+  std::string state = "running";  // running, done, preempted, failed
+  std::int64_t step = 0;
+  std::optional<std::string> checkpoint;  // newest published one, e.g. "checkpoint-50"
+  std::optional<std::int64_t> best_step;
+  std::optional<double> best_metric;
+  std::optional<std::string> best_checkpoint;
+  std::optional<int> exit;           // exit code of all ranks
+  std::string reason;                // one line; empty while all is well
+  std::vector<std::string> suspects;  // ranks and hosts named by the watchdog
+};
+
+void write_run_record(const std::filesystem::path& output_dir, const RunRecord& record);
+// Nothing when there is no run.json; Error(kData) with file and key when it cannot be read.
+[[nodiscard]] std::optional<RunRecord> read_run_record(const std::filesystem::path& output_dir);
+
+// Writes <split>_results.json and merges `metrics` into all_results.json, as Trainer.save_metrics does (indent 4, sorted).
+void write_results(const std::filesystem::path& output_dir, const std::string& split, const Json& metrics);
+
+}  // namespace dtrain

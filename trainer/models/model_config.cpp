@@ -1,0 +1,277 @@
+#include "trainer/models/model_config.h"
+
+#include <array>
+#include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+
+namespace dtrain {
+namespace {
+
+constexpr std::int64_t kMaxExtent = std::int64_t{1} << 24;  // far above any model, far below an overflow
+
+// Reads typed values of one config.json; a value of the wrong type or out of range is an Error(kData) naming the key.
+class ConfigReader {
+ public:
+  ConfigReader(const Json& json, const std::filesystem::path& path) : json_(json), path_(path.string()) {}
+
+  // The value of the first key that is there and not null.
+  const Json* find(std::initializer_list<const char*> keys) const {
+    for (const char* key : keys) {
+      const auto found = json_.find(key);
+      if (found != json_.end() && !found->is_null()) return &*found;
+    }
+    return nullptr;
+  }
+
+  std::int64_t size(std::initializer_list<const char*> keys, std::int64_t fallback) const {
+    const Json* value = find(keys);
+    if (value == nullptr) return fallback;
+    if (!value->is_number_integer()) fail(*keys.begin(), *value, "a whole number");
+    const std::int64_t number = value->get<std::int64_t>();
+    if (number < 1 || number > kMaxExtent) fail(*keys.begin(), *value, fmt::format("1 to {}", kMaxExtent));
+    return number;
+  }
+
+  // -1 when missing or null.
+  std::int64_t token_id(const char* key, std::int64_t fallback, std::int64_t vocab_size) const {
+    const auto found = json_.find(key);
+    if (found == json_.end()) return fallback;
+    if (found->is_null()) return -1;
+    if (!found->is_number_integer()) fail(key, *found, "a token id");
+    const std::int64_t id = found->get<std::int64_t>();
+    if (id < -1 || id >= vocab_size) fail(key, *found, fmt::format("a token id below vocab_size = {}", vocab_size));
+    return id;
+  }
+
+  double number(const char* key, double fallback, double low, double high) const {
+    const Json* value = find({key});
+    if (value == nullptr) return fallback;
+    if (!value->is_number()) fail(key, *value, "a number");
+    const double number = value->get<double>();
+    if (!(number >= low && number <= high)) fail(key, *value, fmt::format("{} to {}", low, high));
+    return number;
+  }
+
+  double probability(const char* key, double fallback) const { return number(key, fallback, 0, 1); }
+
+  bool flag(const char* key, bool fallback) const {
+    const Json* value = find({key});
+    if (value == nullptr) return fallback;
+    if (!value->is_boolean()) fail(key, *value, "true or false");
+    return value->get<bool>();
+  }
+
+  std::string text(const char* key, const std::string& fallback) const {
+    const Json* value = find({key});
+    if (value == nullptr) return fallback;
+    if (!value->is_string()) fail(key, *value, "a string");
+    return value->get<std::string>();
+  }
+
+  Activation activation(const char* key, const std::string& fallback) const {
+    static constexpr std::array<std::pair<const char*, Activation>, 10> kKnown{{
+        {"gelu", Activation::kGelu},
+        {"gelu_python", Activation::kGelu},
+        {"gelu_new", Activation::kGeluTanh},
+        {"gelu_fast", Activation::kGeluTanh},
+        {"gelu_pytorch_tanh", Activation::kGeluTanh},
+        {"gelu_python_tanh", Activation::kGeluTanh},
+        {"relu", Activation::kRelu},
+        {"tanh", Activation::kTanh},
+        {"silu", Activation::kSilu},
+        {"swish", Activation::kSilu},
+    }};
+    const std::string name = text(key, fallback);
+    for (const auto& [known, activation] : kKnown) {
+      if (name == known) return activation;
+    }
+    refuse(key, fmt::format("{:?}", name), "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, tanh and silu are");
+  }
+
+  void refuse_if(bool unsupported, const char* key, const std::string& supported) const {
+    if (unsupported) refuse(key, json_.at(key).dump(), supported);
+  }
+
+  [[noreturn]] void fail(const char* key, const Json& value, const std::string& expected) const {
+    throw data_error(fmt::format("{}: {} is {}, expected {}", path_, key, value.dump().substr(0, 60), expected));
+  }
+
+ private:
+  [[noreturn]] void refuse(const char* key, const std::string& value, const std::string& supported) const {
+    throw data_error(fmt::format("{}: {} = {} is not supported", path_, key, value.substr(0, 60)),
+                     supported + " supported; train such a model with transformers");
+  }
+
+  const Json& json_;
+  std::string path_;
+};
+
+// Options of transformers that change what the model computes and that neither model here knows.
+void refuse_common(const ConfigReader& reader) {
+  reader.refuse_if(reader.flag("add_cross_attention", false), "add_cross_attention", "only models without it are");
+  reader.refuse_if(reader.flag("is_decoder", false), "is_decoder", "only encoders (BERT) and plain GPT-2 are");
+  reader.refuse_if(reader.flag("is_encoder_decoder", false), "is_encoder_decoder", "only one-stack models are");
+  reader.refuse_if(reader.find({"quantization_config"}) != nullptr, "quantization_config", "only plain weights are");
+  const Json* pruned = reader.find({"pruned_heads"});
+  reader.refuse_if(pruned != nullptr && !pruned->empty(), "pruned_heads", "only models with all heads are");
+}
+
+void check_heads(std::int64_t hidden, std::int64_t heads, const std::filesystem::path& path) {
+  if (hidden % heads != 0) {
+    throw data_error(fmt::format("{}: the hidden size {} is not a multiple of the {} attention heads", path.string(),
+                                 hidden, heads));
+  }
+}
+
+std::int64_t chosen_pad(const ModelOptions& options, std::int64_t from_config, std::int64_t vocab_size) {
+  if (options.pad_token_id < 0) return from_config;
+  if (options.pad_token_id >= vocab_size) {
+    throw usage_error(fmt::format("the pad token id {} is not below the model's vocab_size = {}", options.pad_token_id,
+                                  vocab_size),
+                      "use the tokenizer that belongs to the model");
+  }
+  return options.pad_token_id;
+}
+
+double chosen_dropout(const ModelOptions& options, double from_config) {
+  return options.dropout >= 0 ? options.dropout : from_config;
+}
+
+const char* problem_type_name(ProblemType type) {
+  switch (type) {
+    case ProblemType::kSingleLabel: return "single_label_classification";
+    case ProblemType::kMultiLabel: return "multi_label_classification";
+    case ProblemType::kRegression: return "regression";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string read_model_type(const Json& json, const std::filesystem::path& path) {
+  if (!json.is_object()) throw data_error(path.string() + ": expected a JSON object");
+  const std::string type = ConfigReader(json, path).text("model_type", "");
+  if (type == "bert" || type == "gpt2") return type;
+  throw data_error(type.empty() ? path.string() + ": model_type is missing"
+                                : fmt::format("{}: model_type {:?} is not supported", path.string(), type),
+                   "model_type must be \"bert\" (BERT, MiniLM, ...) or \"gpt2\"");
+}
+
+BertConfig read_bert_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
+  const ConfigReader reader(json, path);
+  refuse_common(reader);
+  reader.refuse_if(reader.text("position_embedding_type", "absolute") != "absolute", "position_embedding_type",
+                   "only \"absolute\" is");
+  BertConfig config;
+  config.vocab_size = reader.size({"vocab_size"}, config.vocab_size);
+  config.hidden_size = reader.size({"hidden_size"}, config.hidden_size);
+  config.num_layers = reader.size({"num_hidden_layers"}, config.num_layers);
+  config.num_heads = reader.size({"num_attention_heads"}, config.num_heads);
+  config.intermediate_size = reader.size({"intermediate_size"}, config.intermediate_size);
+  config.max_positions = reader.size({"max_position_embeddings"}, config.max_positions);
+  config.type_vocab_size = reader.size({"type_vocab_size"}, config.type_vocab_size);
+  config.pad_token_id = chosen_pad(options, reader.token_id("pad_token_id", 0, config.vocab_size), config.vocab_size);
+  config.activation = reader.activation("hidden_act", "gelu");
+  config.hidden_dropout = chosen_dropout(options, reader.probability("hidden_dropout_prob", config.hidden_dropout));
+  config.attention_dropout =
+      chosen_dropout(options, reader.probability("attention_probs_dropout_prob", config.attention_dropout));
+  config.classifier_dropout =
+      chosen_dropout(options, reader.probability("classifier_dropout", config.hidden_dropout));
+  config.layer_norm_eps = reader.number("layer_norm_eps", config.layer_norm_eps, 0, 1);
+  config.initializer_range = reader.number("initializer_range", config.initializer_range, 0, 10);
+  check_heads(config.hidden_size, config.num_heads, path);
+  return config;
+}
+
+Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
+  const ConfigReader reader(json, path);
+  refuse_common(reader);
+  Gpt2Config config;
+  config.vocab_size = reader.size({"vocab_size"}, config.vocab_size);
+  config.hidden_size = reader.size({"n_embd", "hidden_size"}, config.hidden_size);
+  config.num_layers = reader.size({"n_layer", "num_hidden_layers"}, config.num_layers);
+  config.num_heads = reader.size({"n_head", "num_attention_heads"}, config.num_heads);
+  config.inner_size = reader.size({"n_inner"}, 4 * config.hidden_size);
+  config.max_positions = reader.size({"n_positions", "max_position_embeddings"}, config.max_positions);
+  config.pad_token_id = chosen_pad(options, reader.token_id("pad_token_id", -1, config.vocab_size), config.vocab_size);
+  config.activation = reader.activation("activation_function", "gelu_new");
+  config.embedding_dropout = chosen_dropout(options, reader.probability("embd_pdrop", config.embedding_dropout));
+  config.attention_dropout = chosen_dropout(options, reader.probability("attn_pdrop", config.attention_dropout));
+  config.residual_dropout = chosen_dropout(options, reader.probability("resid_pdrop", config.residual_dropout));
+  config.layer_norm_eps = reader.number("layer_norm_epsilon", config.layer_norm_eps, 0, 1);
+  config.initializer_range = reader.number("initializer_range", config.initializer_range, 0, 10);
+  config.scale_attention = reader.flag("scale_attn_weights", config.scale_attention);
+  config.scale_by_layer = reader.flag("scale_attn_by_inverse_layer_idx", config.scale_by_layer);
+  check_heads(config.hidden_size, config.num_heads, path);
+  return config;
+}
+
+ClassifierConfig read_classifier_config(const Json& json, const std::filesystem::path& path,
+                                        const ModelOptions& options) {
+  if (options.task != "sequence-classification") {
+    throw usage_error(fmt::format("task {:?} is not supported", options.task), "write \"sequence-classification\"");
+  }
+  if (options.num_labels < 0 || options.num_labels > kMaxExtent) {
+    throw usage_error(fmt::format("num_labels = {} is out of range", options.num_labels));
+  }
+  const ConfigReader reader(json, path);
+  ClassifierConfig config;
+  config.json = json;
+  config.problem_type = options.problem_type;
+
+  std::int64_t stored = 0;
+  if (const Json* names = reader.find({"id2label"}); names != nullptr) {
+    if (!names->is_object() || names->empty()) reader.fail("id2label", *names, "an object of names");
+    stored = static_cast<std::int64_t>(names->size());
+  } else {
+    stored = reader.size({"num_labels", "_num_labels"}, 0);
+  }
+  const std::int64_t usual = options.problem_type == ProblemType::kRegression ? 1 : 2;
+  config.num_labels = options.num_labels > 0 ? options.num_labels : (stored > 0 ? stored : usual);
+  if (options.problem_type == ProblemType::kSingleLabel && config.num_labels < 2) {
+    throw usage_error(fmt::format("{}: a classifier with {} label has nothing to choose from", path.string(),
+                                  config.num_labels),
+                      "set num_labels to the number of classes, or choose regression");
+  }
+
+  Json& out = config.json;
+  if (stored != config.num_labels || !out.contains("id2label") || out["id2label"].is_null()) {
+    out["id2label"] = Json::object();
+    out["label2id"] = Json::object();
+    for (std::int64_t label = 0; label < config.num_labels; ++label) {
+      const std::string name = fmt::format("LABEL_{}", label);
+      out["id2label"][std::to_string(label)] = name;
+      out["label2id"][name] = label;
+    }
+  }
+  for (const char* superseded : {"num_labels", "_num_labels", "torch_dtype"}) out.erase(superseded);
+  if (options.dropout >= 0) {
+    const bool is_bert = read_model_type(json, path) == "bert";
+    const std::vector<const char*> keys =
+        is_bert ? std::vector<const char*>{"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"}
+                : std::vector<const char*>{"embd_pdrop", "attn_pdrop", "resid_pdrop"};
+    for (const char* key : keys) out[key] = options.dropout;
+  }
+  return config;
+}
+
+Json classifier_json(const ClassifierConfig& config, const std::string& architecture, std::int64_t pad_token_id) {
+  Json json = config.json;
+  json["architectures"] = {architecture};
+  json["problem_type"] = problem_type_name(config.problem_type);
+  json["dtype"] = "float32";
+  if (pad_token_id >= 0) {
+    json["pad_token_id"] = pad_token_id;
+  } else {
+    json["pad_token_id"] = nullptr;
+  }
+  return json;
+}
+
+}  // namespace dtrain
