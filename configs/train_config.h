@@ -1,7 +1,7 @@
-// TrainConfig: all settings of a run. What load_config returns is complete, checked and resolved (defaults that depend on
-// other settings are filled in), and equal on all ranks when config_digest is. A plain value: copy it, read it anywhere.
-// Enumerations are strings, checked against their choices on reading. Paths are kept as written: open them through
-// expand_home (core/file.h), so that the configuration of a run does not depend on who starts it.
+// TrainConfig: all settings of a run. What load_config returns is complete, checked and resolved (defaults that depend
+// on other settings are filled in), and equal on all ranks when config_digest is. A plain value: copy it, read it
+// anywhere. Enumerations are strings, checked against their choices on reading. Paths are kept as written: open them
+// through expand_home (core/file.h), so that the configuration of a run does not depend on who starts it.
 #pragma once
 
 #include <cstdint>

@@ -160,8 +160,8 @@ def write(path, flags, decompositions, lowered, classes):
             line += cell
         lines.append(line)
         count = len(rows)
-        return (f"extern const std::array<{kind}, {count}> {name}_data;\nconst std::array<{kind}, {count}> {name}_data = "
-                "{{\n" + "\n".join(lines) + f"\n}}}};\nconst std::span<const {kind}> {name} = {name}_data;\n\n")
+        return (f"namespace {{\nconstexpr std::array<{kind}, {count}> {name}Data = {{{{\n" + "\n".join(lines) +
+                f"\n}}}};\n}}  // namespace\nconst std::span<const {kind}> {name} = {name}Data;\n\n")
 
     flag_rows, previous = [], None
     for c in range(0x110000):

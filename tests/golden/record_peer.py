@@ -46,7 +46,7 @@ def write_start(kind, folder):
             n_layer=2, n_embd=128, n_head=4, n_positions=128, num_labels=2, pad_token_id=50256,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
         model = transformers.GPT2ForSequenceClassification(config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(GPT2_TOKENIZER)
+        tokenizer = transformers.GPT2TokenizerFast.from_pretrained(GPT2_TOKENIZER)
         tokenizer.pad_token = tokenizer.eos_token
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,6 +1,7 @@
-// Callback: code of its own that the training loop runs at the Trainer's events (names of transformers.TrainerCallback).
-// All ranks fire the same events in the same order, one thread. A callback that writes checks state.is_world_process_zero,
-// and one that sets a control flag must set it equally on all ranks: it may look only at what is equal on all of them.
+// Callback: code of its own that the training loop runs at the Trainer's events (names of
+// transformers.TrainerCallback). All ranks fire the same events in the same order, one thread. A callback that writes
+// checks state.is_world_process_zero, and one that sets a control flag must set it equally on all ranks: it may look
+// only at what is equal on all of them.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ namespace dtrain {
 struct StepReport {
   double loss = std::numeric_limits<double>::quiet_NaN();  // global mean of this step
   double grad_norm = std::numeric_limits<double>::quiet_NaN();
-  double learning_rate = 0;   // the one this step used
-  std::int64_t samples = 0;   // over all ranks, fillers not counted
+  double learning_rate = 0;  // the one this step used
+  std::int64_t samples = 0;  // over all ranks, fillers not counted
 };
 
 class Callback {
@@ -36,7 +37,8 @@ class Callback {
   // `record` has the Trainer's keys in the Trainer's order and "step" last; it is already in state.log_history.
   virtual void on_log(const TrainerState&, TrainerControl&, const OrderedJson& /*record*/) {}
   // After each evaluation batch of this rank: `done` of `total`.
-  virtual void on_prediction_step(const TrainerState&, TrainerControl&, std::int64_t /*done*/, std::int64_t /*total*/) {}
+  virtual void on_prediction_step(const TrainerState&, TrainerControl&, std::int64_t /*done*/, std::int64_t /*total*/) {
+  }
   // Before best_metric is updated, as in the Trainer.
   virtual void on_evaluate(const TrainerState&, TrainerControl&, const OrderedJson& /*metrics*/) {}
   virtual void on_save(const TrainerState&, TrainerControl&, const std::filesystem::path& /*checkpoint*/) {}

@@ -1,5 +1,6 @@
 // DefaultFlow: decides when to log, evaluate, save and stop, as transformers.DefaultFlowCallback does. Add it first.
-// It also clears the flags of a step at on_step_begin and should_epoch_stop at on_epoch_begin, as the Trainer's handler does.
+// It also clears the flags of a step at on_step_begin and should_epoch_stop at on_epoch_begin, as the Trainer's handler
+// does.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// LogWriter: log.jsonl, one strict JSON object per log record, in order: "step" first, then the Trainer's own keys, unrounded
-// (NaN and infinity: null). Rank 0 writes; each record reaches the file before on_log returns.
+// LogWriter: log.jsonl, one strict JSON object per log record, in order: "step" first, then the Trainer's own keys,
+// unrounded (NaN and infinity: null). Rank 0 writes; each record reaches the file before on_log returns.
 #pragma once
 
 #include <filesystem>

@@ -1,5 +1,5 @@
-// ProgressBar: on rank 0, one line on standard error that is redrawn in place on a terminal, and now and then a whole line
-// where standard error is a file or a pipe. Log lines of the same process appear above the bar.
+// ProgressBar: on rank 0, one line on standard error that is redrawn in place on a terminal, and now and then a whole
+// line where standard error is a file or a pipe. Log lines of the same process appear above the bar.
 //   training   40%|########            | 50/125  loss 0.6123  lr 4.2e-05  2.31 it/s  left 0:32
 #pragma once
 
@@ -15,9 +15,9 @@
 namespace dtrain {
 
 struct ProgressOptions {
-  bool terminal = false;         // standard error is a terminal: ask stderr_is_terminal()
-  double redraw_seconds = 0.1;   // on a terminal
-  double line_seconds = 30;      // elsewhere
+  bool terminal = false;                        // standard error is a terminal: ask stderr_is_terminal()
+  double redraw_seconds = 0.1;                  // on a terminal
+  double line_seconds = 30;                     // elsewhere
   std::function<void(std::string_view)> write;  // empty: standard error
 };
 
@@ -43,15 +43,15 @@ class ProgressBar final : public Callback {
   void finish();
 
   ProgressOptions options_;
-  std::mutex mutex_;         // log lines may come from other threads
-  std::string shown_;        // what stands on the terminal line
+  std::mutex mutex_;   // log lines may come from other threads
+  std::string shown_;  // what stands on the terminal line
   bool active_ = false;
   std::int64_t first_step_ = 0;
-  Stopwatch total_;          // since on_train_begin
+  Stopwatch total_;  // since on_train_begin
   Stopwatch evaluation_;
   Stopwatch last_draw_;
   bool drawn_ = false;
-  double paused_ = 0;        // seconds of evaluation, not counted in the rate
+  double paused_ = 0;  // seconds of evaluation, not counted in the rate
   bool evaluating_ = false;
   double last_loss_ = std::numeric_limits<double>::quiet_NaN();
 };

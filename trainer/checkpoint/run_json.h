@@ -19,8 +19,8 @@ struct RunRecord {
   std::optional<std::int64_t> best_step;
   std::optional<double> best_metric;
   std::optional<std::string> best_checkpoint;
-  std::optional<int> exit;           // exit code of all ranks
-  std::string reason;                // one line; empty while all is well
+  std::optional<int> exit;            // exit code of all ranks
+  std::string reason;                 // one line; empty while all is well
   std::vector<std::string> suspects;  // ranks and hosts named by the watchdog
 };
 
@@ -28,7 +28,8 @@ void write_run_record(const std::filesystem::path& output_dir, const RunRecord& 
 // Nothing when there is no run.json; Error(kData) with file and key when it cannot be read.
 [[nodiscard]] std::optional<RunRecord> read_run_record(const std::filesystem::path& output_dir);
 
-// Writes <split>_results.json and merges `metrics` into all_results.json, as Trainer.save_metrics does (indent 4, sorted).
+// Writes <split>_results.json and merges `metrics` into all_results.json, as Trainer.save_metrics does (indent 4,
+// sorted).
 void write_results(const std::filesystem::path& output_dir, const std::string& split, const Json& metrics);
 
 }  // namespace dtrain

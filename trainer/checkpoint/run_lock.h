@@ -26,9 +26,9 @@ struct OutputFolderOptions {
   bool resume = false;     // training.resume_from_checkpoint is set
 };
 
-// Checks that a run may write into `output_dir`; call it under the RunLock. Error(kUsage) when the folder holds an earlier
-// run and neither option is set, or a model that dtrain did not write. With overwrite (and not resume) it deletes what an
-// earlier run of dtrain wrote, and nothing else.
+// Checks that a run may write into `output_dir`; call it under the RunLock. Error(kUsage) when the folder holds an
+// earlier run and neither option is set, or a model that dtrain did not write. With overwrite (and not resume) it
+// deletes what an earlier run of dtrain wrote, and nothing else.
 void prepare_output_folder(const std::filesystem::path& output_dir, const OutputFolderOptions& options);
 
 }  // namespace dtrain

@@ -44,13 +44,13 @@ struct TrainerState {
   const OrderedJson& add_log(OrderedJson record);
 };
 
-// The text of trainer_state.json: keys sorted, indented by 2, newline at the end. Numbers that JSON cannot express (NaN,
-// infinity) become null.
+// The text of trainer_state.json: keys sorted, indented by 2, newline at the end. Numbers that JSON cannot express
+// (NaN, infinity) become null.
 [[nodiscard]] std::string trainer_state_json(const TrainerState& state);
 void write_trainer_state(const std::filesystem::path& path, const TrainerState& state);  // synced, not atomic
 
-// Throws Error(kData) with file and key. Keys that dtrain does not know are ignored, missing ones keep their default, as
-// files of other versions of transformers have others.
+// Throws Error(kData) with file and key. Keys that dtrain does not know are ignored, missing ones keep their default,
+// as files of other versions of transformers have others.
 [[nodiscard]] TrainerState read_trainer_state(const std::filesystem::path& path);
 
 }  // namespace dtrain

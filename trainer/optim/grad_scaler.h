@@ -1,5 +1,5 @@
-// GradScaler: dynamic loss scaling for float16, with torch.amp.GradScaler's constants. Equal on all ranks as long as update()
-// gets the same answer on all of them (the control word's).
+// GradScaler: dynamic loss scaling for float16, with torch.amp.GradScaler's constants. Equal on all ranks as long as
+// update() gets the same answer on all of them (the control word's).
 #pragma once
 
 #include <cstdint>

@@ -14,8 +14,8 @@ struct ScheduleOptions {
   std::string name = "linear";
   std::int64_t warmup_steps = 0;
   std::int64_t total_steps = 0;
-  double learning_rate = 5e-5;     // polynomial needs the peak
-  Json kwargs = Json::object();    // lr_scheduler_kwargs; a wrong key is Error(kUsage)
+  double learning_rate = 5e-5;   // polynomial needs the peak
+  Json kwargs = Json::object();  // lr_scheduler_kwargs; a wrong key is Error(kUsage)
 };
 
 using LrSchedule = std::function<double(std::int64_t finished_updates)>;

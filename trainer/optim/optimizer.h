@@ -32,7 +32,8 @@ struct AdamWOptions {
 };
 
 // AdamW (Loshchilov & Hutter 2019) with torch.optim.AdamW's arithmetic.
-[[nodiscard]] std::unique_ptr<Optimizer> make_adamw(std::vector<NamedParameter> parameters, const AdamWOptions& options);
+[[nodiscard]] std::unique_ptr<Optimizer> make_adamw(std::vector<NamedParameter> parameters,
+                                                    const AdamWOptions& options);
 
 // L2 norm over all gradients, as torch.nn.utils.clip_grad_norm_ computes it: norm of the per-tensor norms, float32.
 [[nodiscard]] double gradient_norm(const std::vector<NamedParameter>& parameters);

@@ -1,5 +1,5 @@
-// Which parameters the Trainer decays: all that require a gradient, except those of a LayerNorm and those whose name says
-// bias or norm (Trainer.get_decay_parameter_names). Order: the decayed ones first, each in order of registration.
+// Which parameters the Trainer decays: all that require a gradient, except those of a LayerNorm and those whose name
+// says bias or norm (Trainer.get_decay_parameter_names). Order: the decayed ones first, each in order of registration.
 #pragma once
 
 #include <string>

@@ -1,0 +1,203 @@
+// resolve: the rules between settings. Those of [training] are transformers.TrainingArguments' own (__post_init__ and
+// _validate_args of 5.17), made stricter where that lets a contradiction pass.
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "configs/load_config.h"
+#include "configs/setting.h"
+#include "core/error.h"
+
+namespace dtrain {
+namespace {
+
+class Resolver {
+ public:
+  Resolver(TrainConfig& config, Origins& origins) : config_(config), origins_(origins) {}
+
+  void run() {
+    fill_in();
+    check_model();
+    check_training();
+    check_strategies();
+    check_best_model();
+  }
+
+ private:
+  // `names` are the settings involved; the message starts with the place of the first one that somebody wrote.
+  [[noreturn]] void fail(std::initializer_list<const char*> names, const std::string& reason,
+                         const std::string& hint) const {
+    for (const char* name : names) {
+      const auto found = origins_.find(name);
+      if (found == origins_.end()) continue;
+      if (found->second.kind == Origin::Kind::kFile || found->second.kind == Origin::Kind::kCommandLine) {
+        throw usage_error(fmt::format("{}: {}: {}", found->second.where, name, reason), hint);
+      }
+    }
+    throw usage_error(fmt::format("{}: {}", *names.begin(), reason), hint);
+  }
+
+  void derived(const char* name, const char* from) { origins_[name] = Origin{Origin::Kind::kDerived, from}; }
+
+  void fill_in() {
+    TrainingConfig& training = config_.training;
+    if (!config_.tokenizer.path) {
+      config_.tokenizer.path = config_.model.path;
+      derived("tokenizer.path", "model.path");
+    }
+    if (!config_.model.num_labels && !config_.data.labels.empty()) {
+      config_.model.num_labels = static_cast<std::int64_t>(config_.data.labels.size());
+      derived("model.num_labels", "data.labels");
+    }
+    if (!training.data_seed) {
+      training.data_seed = training.seed;
+      derived("training.data_seed", "training.seed");
+    }
+    if (training.eval_strategy == "steps" && training.eval_steps.value_or(0) == 0) {
+      training.eval_steps = training.logging_steps;
+      derived("training.eval_steps", "training.logging_steps");
+    }
+    if (training.load_best_model_at_end && !training.metric_for_best_model) {
+      training.metric_for_best_model = "loss";
+      derived("training.metric_for_best_model", "training.load_best_model_at_end");
+    }
+    if (training.metric_for_best_model && !training.greater_is_better) {
+      training.greater_is_better = !training.metric_for_best_model->ends_with("loss");
+      derived("training.greater_is_better", "training.metric_for_best_model");
+    }
+  }
+
+  void check_model() const {
+    const ModelConfig& model = config_.model;
+    const auto& labels = config_.data.labels;
+    if (!labels.empty() && *model.num_labels != static_cast<std::int64_t>(labels.size())) {
+      fail({"model.num_labels", "data.labels"},
+           fmt::format("model.num_labels is {}, but data.labels names {}", *model.num_labels, labels.size()),
+           "leave model.num_labels out: it follows from data.labels");
+    }
+    if (!model.problem_type) return;
+    if (*model.problem_type == "single_label_classification" && model.num_labels == 1) {
+      fail({"model.problem_type", "model.num_labels"}, "a single class leaves nothing to classify",
+           "set model.num_labels to the number of classes, or model.problem_type to \"regression\"");
+    }
+    if (*model.problem_type == "regression") {
+      if (!labels.empty()) {
+        fail({"data.labels", "model.problem_type"}, "regression has values, not classes with names",
+             "remove data.labels, or set model.problem_type to \"single_label_classification\"");
+      }
+      for (const std::string& metric : config_.metrics.compute) {
+        if (metric != "mse") {
+          fail({"metrics.compute", "model.problem_type"},
+               fmt::format("\"{}\" needs classes, and this is regression", metric),
+               "use \"mse\", or change model.problem_type");
+        }
+      }
+    }
+  }
+
+  void check_training() const {
+    const TrainingConfig& training = config_.training;
+    if (training.bf16 && training.fp16) {
+      fail({"training.fp16", "training.bf16"}, "fp16 and bf16 cannot both be true", "set one of them to false");
+    }
+    if (training.max_steps == 0) {
+      fail({"training.max_steps"}, "0 steps would train nothing", "-1 leaves the number of steps to num_train_epochs");
+    }
+    if (training.dataloader_prefetch_factor && training.dataloader_num_workers == 0) {
+      fail({"training.dataloader_prefetch_factor"}, "needs dataloader_num_workers > 0",
+           "set training.dataloader_num_workers = 1, or remove dataloader_prefetch_factor");
+    }
+  }
+
+  void check_strategies() const {
+    const TrainingConfig& training = config_.training;
+    const char* const kHint = "give a whole number of steps, or a share below 1";
+    if (training.logging_strategy == "steps" && training.logging_steps == 0) {
+      fail({"training.logging_steps"}, "logging_strategy \"steps\" needs logging_steps above 0", kHint);
+    }
+    if (training.eval_strategy == "steps" && *training.eval_steps == 0) {
+      fail({"training.eval_steps", "training.eval_strategy"},
+           "eval_strategy \"steps\" needs eval_steps or logging_steps above 0", kHint);
+    }
+    if (training.save_strategy == "steps" && training.save_steps == 0) {
+      fail({"training.save_steps"}, "save_strategy \"steps\" needs save_steps above 0", kHint);
+    }
+    if (training.eval_strategy != "no" && !config_.data.eval) {
+      fail({"training.eval_strategy"}, fmt::format("\"{}\" needs evaluation data", training.eval_strategy),
+           "set data.eval, or training.eval_strategy = \"no\"");
+    }
+  }
+
+  void check_best_model() const {
+    const TrainingConfig& training = config_.training;
+    if (training.metric_for_best_model) check_metric_name(*training.metric_for_best_model);
+    if (training.save_strategy == "best") {
+      if (training.eval_strategy == "no") {
+        fail({"training.save_strategy"}, "\"best\" saves after evaluations, and eval_strategy is \"no\"",
+             "set training.eval_strategy to \"steps\" or \"epoch\"");
+      }
+      if (!training.metric_for_best_model) {
+        fail({"training.save_strategy"}, "\"best\" needs metric_for_best_model",
+             "set training.metric_for_best_model, for example to \"loss\"");
+      }
+      return;
+    }
+    if (!training.load_best_model_at_end) return;
+    if (training.eval_strategy != training.save_strategy) {
+      fail({"training.load_best_model_at_end"},
+           fmt::format("needs eval_strategy and save_strategy to be equal (or save_strategy \"best\"); they are \"{}\" "
+                       "and \"{}\"",
+                       training.eval_strategy, training.save_strategy),
+           "each checkpoint must have been evaluated to know which one is the best");
+    }
+    if (training.eval_strategy == "no") {
+      fail({"training.load_best_model_at_end"}, "needs evaluations and checkpoints, and both strategies are \"no\"",
+           "set training.eval_strategy and training.save_strategy to \"epoch\" or \"steps\"");
+    }
+    if (training.eval_strategy == "steps") check_save_steps();
+  }
+
+  // Save steps must be a multiple of evaluation steps. Shares are compared as the Trainer does, times one million.
+  void check_save_steps() const {
+    constexpr double kShareUnit = 1e6;
+    const double save = config_.training.save_steps;
+    const double eval = *config_.training.eval_steps;
+    if (std::fmod(save, eval) == 0) return;
+    if ((save < 1) != (eval < 1)) {
+      fail({"training.save_steps", "training.eval_steps", "training.load_best_model_at_end"},
+           fmt::format("save_steps {} and eval_steps {}: one is a share of all steps, the other a number of steps, so "
+                       "load_best_model_at_end cannot make sure that each checkpoint is evaluated",
+                       save, eval),
+           "give both as shares, or both as numbers of steps");
+    }
+    if (save < 1 && std::fmod(save * kShareUnit, eval * kShareUnit) == 0) return;
+    fail({"training.save_steps", "training.eval_steps", "training.load_best_model_at_end"},
+         fmt::format("save_steps {} is not a multiple of eval_steps {}, as load_best_model_at_end needs", save, eval),
+         "each checkpoint must have been evaluated to know which one is the best");
+  }
+
+  void check_metric_name(const std::string& metric) const {
+    const std::string name = metric.starts_with("eval_") ? metric.substr(5) : metric;
+    std::vector<std::string> known = {"loss"};
+    if (!config_.training.prediction_loss_only) {
+      for (const std::string& spec : config_.metrics.compute) known.push_back(metric_result_name(spec));
+    }
+    if (std::find(known.begin(), known.end(), name) != known.end()) return;
+    fail({"training.metric_for_best_model"},
+         fmt::format("\"{}\" is not computed; evaluation gives: {}", metric, fmt::join(known, ", ")),
+         "add it to metrics.compute, or choose another one");
+  }
+
+  TrainConfig& config_;
+  Origins& origins_;
+};
+
+}  // namespace
+
+void resolve(TrainConfig& config, Origins& origins) { Resolver(config, origins).run(); }
+
+}  // namespace dtrain

@@ -1,0 +1,325 @@
+#include "trainer/checkpoint/checkpoint_store.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/digest.h"
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "trainer/checkpoint/retention.h"
+
+namespace dtrain {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kPrefix = "checkpoint-";
+constexpr std::string_view kManifest = "manifest.json";
+constexpr std::string_view kFormat = "dtrain checkpoint";
+constexpr int kVersion = 1;
+
+void sync_file(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw system_error(fmt::format("cannot open {}", path.string()), errno);
+  const int result = ::fsync(fd);
+  const int error = errno;
+  ::close(fd);
+  if (result != 0) throw system_error(fmt::format("cannot sync {}", path.string()), error);
+}
+
+// Removes a folder when it goes, unless released.
+class StageGuard {
+ public:
+  explicit StageGuard(fs::path folder) : folder_(std::move(folder)) {}
+  ~StageGuard() {
+    if (folder_.empty()) return;
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+  }
+  StageGuard(const StageGuard&) = delete;
+  StageGuard& operator=(const StageGuard&) = delete;
+  void release() { folder_.clear(); }
+
+ private:
+  fs::path folder_;
+};
+
+// Makes everything below `stage` durable and lists its files: name relative to `stage` -> size and digest.
+Json sync_and_list(const fs::path& stage) {
+  Json files = Json::object();
+  std::vector<fs::path> folders = {stage};
+  std::error_code code;
+  for (fs::recursive_directory_iterator entry(stage, code), end; !code && entry != end; entry.increment(code)) {
+    if (entry->is_symlink() || !(entry->is_regular_file() || entry->is_directory())) {
+      throw io_error(fmt::format("{} is neither a file nor a folder", entry->path().string()),
+                     "a checkpoint holds files and folders only");
+    }
+    if (entry->is_directory()) {
+      folders.push_back(entry->path());
+      continue;
+    }
+    sync_file(entry->path());
+    files[entry->path().lexically_relative(stage).generic_string()] = {
+        {"bytes", static_cast<std::uint64_t>(entry->file_size())}, {"xxh3_128", digest_of_file(entry->path())}};
+  }
+  if (code) throw system_error(fmt::format("cannot list {}", stage.string()), code.value());
+  for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) sync_folder(*folder);
+  return files;
+}
+
+// The manifest carries its own digest, and its bytes are exactly what this function gives for its content, so that no
+// changed byte goes unnoticed.
+std::string manifest_text(Json manifest) {
+  manifest.erase("digest");
+  manifest["digest"] = digest_of(manifest.dump());
+  return manifest.dump(2) + "\n";
+}
+
+Json parse_manifest(const fs::path& folder) {
+  const fs::path path = folder / kManifest;
+  const std::string text = read_file(path);
+  const Json manifest = parse_json(text, path.string());
+  const auto fail = [&](const std::string& what) {
+    return data_error(fmt::format("{}: {}", path.string(), what), "the checkpoint is damaged; use another one");
+  };
+  if (!manifest.is_object() || manifest.value("format", Json()) != kFormat) {
+    throw fail(fmt::format("\"format\" is not \"{}\"", kFormat));
+  }
+  const Json version = manifest.value("version", Json());
+  if (!version.is_number_integer()) throw fail("\"version\" is not a number");
+  if (version.get<std::int64_t>() > kVersion) {
+    throw data_error(
+        fmt::format("{}: format version {}, this dtrain reads up to {}", path.string(), version.dump(), kVersion),
+        "use a newer dtrain");
+  }
+  if (manifest_text(manifest) != text) throw fail("digest differs");
+  const Json files = manifest.value("files", Json());
+  if (!manifest.value("step", Json()).is_number_unsigned() || !files.is_object())
+    throw fail("\"step\" or \"files\" is missing");
+  for (const auto& [name, entry] : files.items()) {
+    if (!entry.is_object() || !entry.value("bytes", Json()).is_number_unsigned() ||
+        !entry.value("xxh3_128", Json()).is_string()) {
+      throw fail(fmt::format("entry of \"{}\" is not {{bytes, xxh3_128}}", name));
+    }
+  }
+  return manifest;
+}
+
+std::string damage_of_files(const fs::path& folder, const Json& manifest) {
+  for (const auto& [name, entry] : manifest.at("files").items()) {
+    const fs::path path = folder / name;
+    std::error_code code;
+    if (!fs::is_regular_file(path, code)) return name + ": missing";
+    const auto expected = entry.at("bytes").get<std::uint64_t>();
+    const auto size = static_cast<std::uint64_t>(fs::file_size(path, code));
+    if (code) return fmt::format("{}: {}", name, code.message());
+    if (size != expected) return fmt::format("{}: {} bytes instead of {}", name, size, expected);
+    if (digest_of_file(path) != entry.at("xxh3_128").get<std::string>()) {
+      return name + ": digest differs (content changed since it was written)";
+    }
+  }
+  const auto step = step_of_name(folder.filename().string());
+  const auto manifest_step = manifest.at("step").get<std::int64_t>();
+  if (step && *step != manifest_step) return fmt::format("{}: is of step {}", kManifest, manifest_step);
+  return {};
+}
+
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::vector<fs::path> entries;
+  std::error_code code;
+  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
+    entries.push_back(entry->path());
+  }
+  if (code && code != std::errc::no_such_file_or_directory) {
+    throw system_error(fmt::format("cannot list {}", folder.string()), code.value());
+  }
+  return entries;
+}
+
+void delete_folder(const fs::path& folder) {
+  std::error_code code;
+  fs::remove_all(folder, code);
+  if (code) log::warning("cannot delete {}: {}", folder.string(), code.message());
+}
+
+// A name in `parent` that nothing has yet.
+fs::path free_name(const fs::path& parent, const std::string& stem) {
+  fs::path name = parent / stem;
+  std::error_code code;
+  for (int i = 1; fs::exists(fs::symlink_status(name, code)); ++i) name = parent / fmt::format("{}-{}", stem, i);
+  return name;
+}
+
+// Puts `stage` in the place of `target`, which exists; what stood there is then at `stage`.
+void exchange(const fs::path& stage, const fs::path& target) {
+  if (::renameat2(AT_FDCWD, stage.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
+    sync_folder(target.parent_path());
+    return;
+  }
+  if (errno != EINVAL && errno != ENOSYS) {
+    throw system_error(fmt::format("cannot exchange {} and {}", stage.string(), target.string()), errno);
+  }
+  // A file system without atomic exchange: a crash between the two renames costs this one checkpoint, not older ones.
+  const fs::path aside =
+      free_name(target.parent_path(), fmt::format(".dead-{}-{}", target.filename().string(), ::getpid()));
+  rename_synced(target, aside);
+  rename_synced(stage, target);
+  rename_synced(aside, stage);
+}
+
+}  // namespace
+
+std::optional<std::int64_t> step_of_name(const std::string& name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view digits = std::string_view(name).substr(kPrefix.size());
+  std::int64_t step = -1;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  if (error != std::errc() || end != digits.data() + digits.size() || step < 0) return std::nullopt;
+  if (digits.size() > 1 && digits[0] == '0') return std::nullopt;  // checkpoint-007 is not ours
+  return step;
+}
+
+std::string checkpoint_damage(const fs::path& folder) {
+  std::error_code code;
+  if (!fs::is_directory(folder, code)) return "no such folder";
+  if (!fs::is_regular_file(folder / kManifest, code)) return fmt::format("{}: missing", kManifest);
+  try {
+    return damage_of_files(folder, parse_manifest(folder));
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+Json read_manifest(const fs::path& folder) {
+  std::error_code code;
+  if (!fs::is_regular_file(folder / kManifest, code)) {
+    throw data_error(fmt::format("{} is not a checkpoint of dtrain: it has no {}", folder.string(), kManifest),
+                     "name a folder checkpoint-<step> that dtrain wrote");
+  }
+  return parse_manifest(folder);
+}
+
+CheckpointStore::CheckpointStore(fs::path output_dir) : output_dir_(std::move(output_dir)) {
+  std::error_code code;
+  fs::create_directories(output_dir_, code);
+  if (code) throw system_error(fmt::format("cannot create folder {}", output_dir_.string()), code.value());
+}
+
+fs::path CheckpointStore::folder_of(std::int64_t step) const {
+  return output_dir_ / fmt::format("{}{}", kPrefix, step);
+}
+
+void CheckpointStore::remove_leftovers() const {
+  for (const fs::path& entry : entries_of(output_dir_)) {
+    const std::string name = entry.filename().string();
+    if (name.starts_with(".stage-") || name.starts_with(".dead-")) delete_folder(entry);
+  }
+}
+
+fs::path CheckpointStore::publish(const PublishRequest& request) const {
+  DTRAIN_CHECK(request.step >= 0 && request.write, "checkpoint of step {}", request.step);
+  const std::uint64_t needed = request.bytes + request.bytes / 5;
+  if (const std::uint64_t available = free_space(output_dir_); available < needed) {
+    throw io_error(
+        fmt::format("checkpoint of step {} needs {:.1f} MB, {} has {:.1f} MB free", request.step,
+                    static_cast<double>(needed) / 1e6, output_dir_.string(), static_cast<double>(available) / 1e6),
+        "free space there, or set save_total_limit lower or output_dir elsewhere");
+  }
+
+  const fs::path stage = output_dir_ / fmt::format(".stage-{}-{}", request.step, ::getpid());
+  delete_folder(stage);  // of a failed attempt of this very process
+  std::error_code code;
+  if (!fs::create_directory(stage, code)) {
+    throw system_error(fmt::format("cannot create folder {}", stage.string()), code ? code.value() : EEXIST);
+  }
+  StageGuard guard(stage);
+  request.write(stage);
+
+  Json manifest = {{"format", kFormat},
+                   {"version", kVersion},
+                   {"step", static_cast<std::uint64_t>(request.step)},
+                   {"config_digest", request.config_digest},
+                   {"facts", request.facts},
+                   {"files", sync_and_list(stage)}};
+  write_file_synced(stage / kManifest, manifest_text(std::move(manifest)));
+  sync_folder(stage);
+  fault_point("publish", request.step);
+
+  const fs::path folder = folder_of(request.step);
+  const bool replace = fs::exists(fs::symlink_status(folder, code));
+  if (replace) {
+    exchange(stage, folder);
+    // Now the older folder has the stage's name. One that dtrain did not write is kept, under a name of its own.
+    if (!fs::exists(stage / kManifest, code)) {
+      const fs::path kept = free_name(output_dir_, folder.filename().string() + ".old");
+      rename_synced(stage, kept);
+      guard.release();
+      log::warning("{} had no {}; it is now {}", folder.string(), kManifest, kept.string());
+    }
+  } else {
+    rename_synced(stage, folder);
+    guard.release();
+  }
+  fault_point("published", request.step);
+
+  if (const std::string damage = checkpoint_damage(folder); !damage.empty()) {
+    throw io_error(fmt::format("{} is not on disk as it was written: {}", folder.string(), damage),
+                   "check the disk and its file system; older checkpoints are untouched");
+  }
+  return folder;
+}
+
+void CheckpointStore::remove(std::int64_t step) const {
+  const fs::path dead = free_name(output_dir_, fmt::format(".dead-{}-{}", step, ::getpid()));
+  rename_synced(folder_of(step), dead);
+  fault_point("unpublished", step);
+  delete_folder(dead);
+}
+
+std::vector<std::int64_t> CheckpointStore::prune(std::optional<std::int64_t> best, std::int64_t limit) const {
+  std::vector<std::int64_t> published;
+  for (const Checkpoint& checkpoint : list()) published.push_back(checkpoint.step);
+  std::vector<std::int64_t> victims = steps_to_delete(std::move(published), best, limit);
+  for (const std::int64_t step : victims) remove(step);
+  return victims;
+}
+
+std::vector<Checkpoint> CheckpointStore::list() const {
+  std::vector<Checkpoint> found;
+  std::error_code code;
+  for (const fs::path& entry : entries_of(output_dir_)) {
+    const auto step = step_of_name(entry.filename().string());
+    if (step && fs::exists(entry / kManifest, code)) found.push_back({*step, entry});
+  }
+  std::sort(found.begin(), found.end(), [](const Checkpoint& a, const Checkpoint& b) { return a.step < b.step; });
+  return found;
+}
+
+std::optional<Checkpoint> CheckpointStore::latest() const {
+  std::vector<Checkpoint> found;
+  for (const fs::path& entry : entries_of(output_dir_)) {
+    std::error_code code;
+    const auto step = step_of_name(entry.filename().string());
+    if (step && fs::is_directory(entry, code)) found.push_back({*step, entry});
+  }
+  std::sort(found.begin(), found.end(), [](const Checkpoint& a, const Checkpoint& b) { return a.step > b.step; });
+  for (const Checkpoint& checkpoint : found) {
+    const std::string damage = checkpoint_damage(checkpoint.folder);
+    if (damage.empty()) return checkpoint;
+    log::warning("passing over {}: {}", checkpoint.folder.string(), damage);
+  }
+  if (found.empty()) return std::nullopt;
+  throw data_error(
+      fmt::format("none of the {} checkpoints in {} is intact", found.size(), output_dir_.string()),
+      "start afresh with overwrite_output_dir = true, or name another checkpoint in resume_from_checkpoint");
+}
+
+}  // namespace dtrain

@@ -1,0 +1,51 @@
+// Evaluation over all ranks: exact sums and counts, so the result is the same for every world size, to the last digit.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <c10/core/Device.h>
+
+#include "core/json.h"
+#include "datasets/collators/collator.h"
+#include "datasets/dataset.h"
+#include "dist/host_comm.h"
+#include "trainer/metrics/metric.h"
+#include "trainer/models/model.h"
+#include "trainer/precision.h"
+
+namespace dtrain {
+
+struct EvaluationOptions {
+  std::int64_t batch_size = 8;  // per rank
+  std::int64_t prefetch = 2;
+  Precision precision = Precision::kFloat32;
+  c10::Device device = c10::Device(c10::kCPU);
+};
+
+struct EvaluationResult {
+  double loss = 0;                                      // mean over all examples, summed in 128-bit integers
+  std::vector<std::pair<std::string, double>> metrics;  // as Metric::compute names them
+  std::int64_t examples = 0;
+  std::int64_t batches = 0;  // rounds: batches of the busiest rank
+  double seconds = 0;  // on rank 0
+};
+
+// Collective. Every rank evaluates its share of the batches (the longest examples first, which keeps padding and the
+// difference between ranks small), without gradient and without dropout; no filler takes part. The model returns in the
+// mode it came in. `on_batch(done, all)` is called after each batch of this rank. A loss that is not finite gives NaN.
+[[nodiscard]] EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                                        const std::shared_ptr<const Collator>& collator,
+                                        const std::vector<std::unique_ptr<Metric>>& metrics, HostComm& host,
+                                        const EvaluationOptions& options,
+                                        const std::function<void(std::int64_t, std::int64_t)>& on_batch = {});
+
+// The record that the Trainer logs: eval_loss, eval_<metric>..., eval_runtime, eval_samples_per_second,
+// eval_steps_per_second, with the Trainer's rounding of the last three.
+[[nodiscard]] OrderedJson evaluation_record(const EvaluationResult& result, const std::string& prefix = "eval");
+
+}  // namespace dtrain

@@ -1,0 +1,267 @@
+#include "trainer/trainer.h"
+
+#include <cmath>
+#include <utility>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "datasets/batch_loader.h"
+#include "trainer/callbacks/default_flow.h"
+#include "trainer/model_parameters.h"
+#include "trainer/position.h"
+#include "trainer/replicas.h"
+#include "trainer/resume.h"
+
+namespace dtrain {
+namespace {
+
+Precision precision_of(const TrainingConfig& training) {
+  if (training.bf16) return Precision::kBfloat16;
+  if (training.fp16) return Precision::kFloat16;
+  return Precision::kFloat32;
+}
+
+std::int64_t prefetched_batches(const TrainingConfig& training) {
+  constexpr std::int64_t kDefaultFactor = 2;  // as torch.utils.data.DataLoader
+  return std::max<std::int64_t>(1, training.dataloader_num_workers) *
+         training.dataloader_prefetch_factor.value_or(kDefaultFactor);
+}
+
+std::vector<at::Tensor> trainable_parameters(const Model& model) {
+  std::vector<at::Tensor> parameters;
+  for (const at::Tensor& parameter : model.parameters()) {
+    if (parameter.requires_grad()) parameters.push_back(parameter);
+  }
+  return parameters;
+}
+
+ReducerOptions reducer_options(const TrainingConfig& training) {
+  ReducerOptions options;
+  if (training.ddp_bucket_cap_mb) {
+    options.bucket_bytes = *training.ddp_bucket_cap_mb << 20;
+    options.first_bucket_bytes = std::min(options.first_bucket_bytes, options.bucket_bytes);
+  }
+  return options;
+}
+
+}  // namespace
+
+std::int64_t resolved_steps(double setting, std::int64_t total_steps) {
+  if (setting < 1) return static_cast<std::int64_t>(std::ceil(static_cast<double>(total_steps) * setting));
+  return static_cast<std::int64_t>(setting);
+}
+
+Trainer::Trainer(TrainConfig config, TrainerParts parts)
+    : config_(std::move(config)),
+      parts_(std::move(parts)),
+      host_(*parts_.host),
+      shard_{.batch_size = config_.training.per_device_train_batch_size,
+             .rank = host_.rank(),
+             .world_size = host_.size(),
+             .drop_last = config_.training.dataloader_drop_last,
+             .even_batches = true},
+      store_(expand_home(config_.training.output_dir)) {
+  const TrainingConfig& training = config_.training;
+  arithmetic_ = step_arithmetic(parts_.train_data->size(), shard_, training.gradient_accumulation_steps,
+                                training.num_train_epochs, training.max_steps);
+  if (arithmetic_.micro_batches_per_epoch == 0) {
+    throw data_error(fmt::format("{} training examples do not fill one batch of {} on each of {} ranks",
+                                 parts_.train_data->size(), shard_.batch_size, shard_.world_size),
+                     "set dataloader_drop_last = false, or lower per_device_train_batch_size");
+  }
+  callbacks_.add(std::make_shared<DefaultFlow>(FlowOptions{.logging_strategy = training.logging_strategy,
+                                                           .eval_strategy = training.eval_strategy,
+                                                           .save_strategy = training.save_strategy,
+                                                           .logging_first_step = training.logging_first_step}));
+  for (const auto& callback : parts_.callbacks) callbacks_.add(callback);
+
+  parameters_ = optimizer_parameters(*parts_.model);
+  optimizer_ = make_adamw(parameters_, {.beta1 = training.adam_beta1,
+                                        .beta2 = training.adam_beta2,
+                                        .epsilon = training.adam_epsilon,
+                                        .weight_decay = training.weight_decay});
+  reducer_ = std::make_unique<Reducer>(trainable_parameters(*parts_.model), parts_.communicator,
+                                       reducer_options(training));
+  schedule_ = make_lr_schedule({.name = training.lr_scheduler_type,
+                                .warmup_steps = resolved_steps(training.warmup_steps, arithmetic_.total_steps),
+                                .total_steps = arithmetic_.total_steps,
+                                .learning_rate = training.learning_rate,
+                                .kwargs = training.lr_scheduler_kwargs});
+  step_ = std::make_unique<TrainStep>(
+      StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_},
+      StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
+                  .max_grad_norm = training.max_grad_norm,
+                  .precision = precision_of(training),
+                  .device = parts_.device});
+  evaluation_options_ = {.batch_size = training.per_device_eval_batch_size,
+                         .prefetch = prefetched_batches(training),
+                         .precision = precision_of(training),
+                         .device = parts_.device};
+  if (training.prediction_loss_only) parts_.metrics.clear();
+  make_state();
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::make_state() {
+  const TrainingConfig& training = config_.training;
+  const std::int64_t total = arithmetic_.total_steps;
+  state_.max_steps = total;
+  state_.num_train_epochs = arithmetic_.epochs;
+  state_.logging_steps = resolved_steps(training.logging_steps, total);
+  state_.eval_steps = resolved_steps(training.eval_steps.value_or(training.logging_steps), total);
+  state_.save_steps = resolved_steps(training.save_steps, total);
+  state_.train_batch_size = training.per_device_train_batch_size;
+  state_.is_world_process_zero = parts_.world.is_first();
+  state_.is_local_process_zero = parts_.world.is_first_on_node();
+}
+
+void Trainer::resume() {
+  const std::optional<std::filesystem::path> folder = find_checkpoint(
+      config_, store_, RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}, host_);
+  if (!folder) return;
+  log::info("resuming from {}", folder->string());
+  load_weights(*parts_.model, *folder);
+  const SafetensorsFile file(*folder / "optimizer.safetensors");
+  optimizer_->load_state(file);
+  totals_.load_state(file);
+  if (precision_of(config_.training) == Precision::kFloat16) scaler_.load_state(file);
+  // The plan of the run (steps, intervals, identity) is that of the present settings; the past is the checkpoint's.
+  state_ = read_trainer_state(*folder / "trainer_state.json");
+  make_state();
+  state_.control.should_training_stop = state_.global_step >= arithmetic_.total_steps;
+  state_.control.should_epoch_stop = false;
+}
+
+TrainOutcome Trainer::train() {
+  resume();
+  copy_from_first_rank(*parts_.model, parts_.communicator, host_);
+  first_step_ = state_.global_step;
+  if (parts_.world.is_first()) write_record("running", std::nullopt, "");
+
+  parts_.model->train();
+  callbacks_.on_train_begin(state_, state_.control);
+  const Stopwatch watch;
+  // What a stopped run left undone after its last step (an evaluation, say) comes first.
+  act_on_control();
+  const std::int64_t steps_per_epoch = arithmetic_.steps_per_epoch;
+  std::int64_t first_micro_batch =
+      state_.global_step % steps_per_epoch * config_.training.gradient_accumulation_steps;
+  for (std::int64_t epoch = state_.global_step / steps_per_epoch;
+       epoch < arithmetic_.epochs && !state_.control.should_training_stop && signal_ == 0; ++epoch) {
+    train_epoch(epoch, first_micro_batch);
+    first_micro_batch = 0;
+  }
+
+  TrainOutcome outcome;
+  if (signal_ != 0) {
+    stop_early(outcome);
+  } else {
+    finish(outcome, watch.seconds());
+  }
+  outcome.global_step = state_.global_step;
+  return outcome;
+}
+
+void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
+  const TrainingConfig& training = config_.training;
+  const Sampling sampling = training.train_sampling_strategy == "sequential" ? Sampling::kSequential : Sampling::kRandom;
+  const std::vector<std::int64_t> order =
+      sample_order(parts_.train_data->size(), static_cast<std::uint64_t>(training.data_seed.value_or(training.seed)), epoch,
+                   sampling);
+  BatchLoader loader(parts_.train_data, parts_.collator, shard(order, shard_), shard_,
+                     training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training));
+  const std::int64_t micro_batches = arithmetic_.micro_batches_per_epoch;
+  micro_batches_done_ = first_micro_batch;
+  callbacks_.on_epoch_begin(state_, state_.control);
+  while (micro_batches_done_ < micro_batches) {
+    std::vector<Batch> group;
+    while (std::ssize(group) < training.gradient_accumulation_steps) {
+      std::optional<Batch> batch = loader.next();
+      if (!batch) break;
+      group.push_back(std::move(*batch));
+    }
+    DTRAIN_CHECK(!group.empty(), "the loader of epoch {} ended after {} of {} micro-batches", epoch, micro_batches_done_,
+                 micro_batches);
+    micro_batches_done_ += std::ssize(group);
+    state_.epoch = static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
+    train_one_step(std::move(group));
+    // The last step of an epoch is followed by the epoch's own events, which a stop must not lose.
+    if (state_.control.should_training_stop || state_.control.should_epoch_stop) break;
+    if (signal_ != 0 && micro_batches_done_ < micro_batches) return;
+  }
+  callbacks_.on_epoch_end(state_, state_.control);
+  act_on_control();
+}
+
+void Trainer::train_one_step(std::vector<Batch> micro_batches) {
+  const std::int64_t step = state_.global_step + 1;
+  set_current_step(step);
+  callbacks_.on_step_begin(state_, state_.control);
+  fault_point("step", step);
+  const double learning_rate = config_.training.learning_rate * schedule_(totals_.updates);
+  const int received = parts_.received_signal ? parts_.received_signal() : 0;
+  const StepResult result = step_->run(micro_batches, step, learning_rate, received);
+
+  signal_ = result.signal;
+  last_grad_norm_ = result.grad_norm;
+  last_learning_rate_ = learning_rate;
+  totals_.loss_since_log += result.loss;
+  totals_.loss += result.loss;
+  ++totals_.steps_since_log;
+  ++totals_.steps;
+  if (result.updated) ++totals_.updates;
+  // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
+  state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters(*parts_.model));
+  state_.global_step = step;
+  callbacks_.on_step_end(state_, state_.control,
+                         StepReport{.loss = result.loss,
+                                    .grad_norm = result.grad_norm,
+                                    .learning_rate = learning_rate,
+                                    .samples = result.examples});
+  act_on_control();
+}
+
+void Trainer::act_on_control() {
+  TrainerControl& control = state_.control;
+  if (control.should_log) log_training();
+  control.should_log = false;
+  // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its checkpoint.
+  if (signal_ != 0) return;
+  if (control.should_evaluate) {
+    control.should_evaluate = false;
+    const OrderedJson record = evaluate();
+    const bool improved = config_.training.metric_for_best_model && update_best(record);
+    if (config_.training.save_strategy == "best") control.should_save = improved;
+  }
+  if (control.should_save) save_checkpoint();
+}
+
+void Trainer::log_training() {
+  if (totals_.steps_since_log == 0) return;
+  OrderedJson record;
+  record["loss"] = totals_.loss_since_log / static_cast<double>(totals_.steps_since_log);
+  record["grad_norm"] = last_grad_norm_;
+  record["learning_rate"] = last_learning_rate_;
+  record["epoch"] = state_.epoch;
+  totals_.loss_since_log = 0;
+  totals_.steps_since_log = 0;
+  callbacks_.on_log(state_, state_.control, state_.add_log(std::move(record)));
+}
+
+OrderedJson Trainer::evaluate() {
+  if (!parts_.eval_data) throw usage_error("there is no evaluation data", "set data.eval");
+  fault_point("evaluate", state_.global_step);
+  const EvaluationResult result = dtrain::evaluate(
+      *parts_.model, parts_.eval_data, parts_.collator, parts_.metrics, host_, evaluation_options_,
+      [&](std::int64_t done, std::int64_t total) { callbacks_.on_prediction_step(state_, state_.control, done, total); });
+  OrderedJson record = evaluation_record(result);
+  record["epoch"] = state_.epoch;
+  callbacks_.on_log(state_, state_.control, state_.add_log(record));
+  callbacks_.on_evaluate(state_, state_.control, record);
+  return record;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,136 @@
+// Trainer: trains a Model on a Dataset over all ranks of a job, with the step order, records and files of the Hugging
+// Face Trainer (hence the names of the settings). One step advances all ranks or none.
+//
+//   Trainer trainer(config, std::move(parts));
+//   const TrainOutcome outcome = trainer.train();
+//
+// Every member function is collective: all ranks build a Trainer from equal settings and data and call the same functions.
+// Errors that concern the job are thrown on all ranks alike; an exception of one rank only is for the caller to report.
+// One thread per rank.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <c10/core/Device.h>
+
+#include "configs/train_config.h"
+#include "core/clock.h"
+#include "core/json.h"
+#include "datasets/collators/collator.h"
+#include "datasets/dataset.h"
+#include "datasets/sample_order.h"
+#include "dist/communicator.h"
+#include "dist/host_comm.h"
+#include "dist/reducer.h"
+#include "dist/world.h"
+#include "trainer/callbacks/callback.h"
+#include "trainer/checkpoint/checkpoint_store.h"
+#include "trainer/checkpoint/trainer_state.h"
+#include "trainer/evaluation.h"
+#include "trainer/loop_totals.h"
+#include "trainer/metrics/metric.h"
+#include "trainer/models/model.h"
+#include "trainer/optim/grad_scaler.h"
+#include "trainer/optim/lr_schedule.h"
+#include "trainer/optim/optimizer.h"
+#include "trainer/train_step.h"
+
+namespace dtrain {
+
+struct TrainerParts {
+  std::shared_ptr<Model> model;  // on `device`; the weights of rank 0 are copied to the other ranks
+  std::shared_ptr<const Dataset> train_data;
+  std::shared_ptr<const Dataset> eval_data;  // may be null
+  std::shared_ptr<const Collator> collator;
+  std::vector<std::unique_ptr<Metric>> metrics;
+  std::vector<std::shared_ptr<Callback>> callbacks;    // run after the default flow, in this order
+  std::vector<std::filesystem::path> tokenizer_files;  // copied into every checkpoint
+  World world;
+  HostComm* host = nullptr;  // outlives the Trainer
+  std::shared_ptr<Communicator> communicator;
+  c10::Device device = c10::Device(c10::kCPU);
+  // The number of a signal that asks this rank to stop, else 0. Asked once per step. May be empty.
+  std::function<int()> received_signal;
+};
+
+struct TrainOutcome {
+  std::int64_t global_step = 0;
+  double train_loss = 0;                  // mean over the steps of this run of their mean loss
+  OrderedJson train_metrics;              // train_runtime, ..., train_loss, epoch
+  OrderedJson eval_metrics;               // of the weights that were saved; null without evaluation data
+  std::optional<std::int64_t> best_step;  // whose weights are the result, with load_best_model_at_end
+  int signal = 0;                         // not 0: stopped by this signal, with a checkpoint published
+};
+
+class Trainer {
+ public:
+  // `config` is resolved (configs/load_config.h). Settings about paths of model and data are not looked at.
+  Trainer(TrainConfig config, TrainerParts parts);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  // Collective. Resumes when resume_from_checkpoint is set, trains, saves the final model and the result files into
+  // output_dir. After a signal it stops at the next step that all ranks agree on, publishes a checkpoint and returns.
+  TrainOutcome train();
+
+  // Collective. Evaluates the model as it is; the record (eval_loss, eval_<metric>, ..., epoch) is logged.
+  OrderedJson evaluate();
+
+  [[nodiscard]] const TrainerState& state() const { return state_; }
+  [[nodiscard]] const StepArithmetic& arithmetic() const { return arithmetic_; }
+  [[nodiscard]] const ShardOptions& shard_options() const { return shard_; }
+
+ private:
+  void make_state();
+  void resume();
+  void train_epoch(std::int64_t epoch, std::int64_t first_micro_batch);
+  void train_one_step(std::vector<Batch> micro_batches);
+  void act_on_control();
+  void log_training();
+  [[nodiscard]] bool update_best(const OrderedJson& record);
+  // `save_again` is should_save as the checkpoint keeps it: whether resuming from it saves at once.
+  void save_checkpoint(bool save_again = false);
+  void write_checkpoint_files(const std::filesystem::path& stage) const;
+  void finish(TrainOutcome& outcome, double seconds);
+  void load_best(TrainOutcome& outcome);
+  void stop_early(TrainOutcome& outcome);
+  void save_final_model();
+  [[nodiscard]] OrderedJson final_evaluation(std::int64_t weights_step);
+  void write_record(const std::string& state, std::optional<int> exit_code, const std::string& reason) const;
+
+  TrainConfig config_;
+  TrainerParts parts_;
+  HostComm& host_;
+  ShardOptions shard_;
+  StepArithmetic arithmetic_;
+  CheckpointStore store_;
+  CallbackList callbacks_;
+  TrainerState state_;
+  LoopTotals totals_;
+
+  std::vector<NamedParameter> parameters_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Reducer> reducer_;
+  GradScaler scaler_;
+  LrSchedule schedule_;
+  std::unique_ptr<TrainStep> step_;
+  EvaluationOptions evaluation_options_;
+
+  std::int64_t micro_batches_done_ = 0;  // of the current epoch
+  std::int64_t first_step_ = 0;          // global_step at which this process started
+  double last_grad_norm_ = 0;
+  double last_learning_rate_ = 0;
+  int signal_ = 0;
+};
+
+// A setting that is a number of steps, or below 1 a share of all steps (rounded up), as steps.
+[[nodiscard]] std::int64_t resolved_steps(double setting, std::int64_t total_steps);
+
+}  // namespace dtrain

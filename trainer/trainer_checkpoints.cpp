@@ -1,0 +1,215 @@
+// What a Trainer writes: checkpoints, the best and the final model, result files, run.json.
+#include <cmath>
+#include <csignal>
+#include <cstring>
+
+#include <unistd.h>
+
+#include "configs/config_text.h"
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "trainer/checkpoint/run_json.h"
+#include "trainer/first_rank.h"
+#include "trainer/replicas.h"
+#include "trainer/resume.h"
+#include "trainer/speed.h"
+#include "trainer/trainer.h"
+
+namespace dtrain {
+namespace fs = std::filesystem;
+namespace {
+
+std::uint64_t bytes_of(const Model& model) {
+  std::uint64_t bytes = 0;
+  for (const at::Tensor& parameter : model.parameters()) bytes += parameter.nbytes();
+  return bytes;
+}
+
+void copy_files(const std::vector<fs::path>& files, const fs::path& folder) {
+  for (const fs::path& file : files) write_file_synced(folder / file.filename(), read_file(file));
+}
+
+}  // namespace
+
+bool Trainer::update_best(const OrderedJson& record) {
+  const TrainingConfig& training = config_.training;
+  std::string name = *training.metric_for_best_model;
+  if (!name.starts_with("eval_")) name = "eval_" + name;
+  const auto found = record.find(name);
+  if (found == record.end()) {
+    throw usage_error(fmt::format("metric_for_best_model: evaluation gives no {}", name), "add it to metrics.compute");
+  }
+  const double value = found->get<double>();
+  // A tie keeps the earlier one, and NaN is never better: comparisons with it are false.
+  const bool greater = training.greater_is_better.value_or(!name.ends_with("loss"));
+  const bool better = !std::isnan(value) && (!state_.best_metric || (greater ? value > *state_.best_metric : value < *state_.best_metric));
+  // Rank 0 decides: metrics are sums of integers, but their last division may round differently on another machine.
+  const bool improved = on_first_rank(host_, "best metric", [&] { return std::string(better ? "1" : ""); }) == "1";
+  if (!improved) return false;
+  state_.best_metric = value;
+  state_.best_global_step = state_.global_step;
+  return true;
+}
+
+void Trainer::write_checkpoint_files(const fs::path& stage) const {
+  save_model(*parts_.model, stage);
+  copy_files(parts_.tokenizer_files, stage);
+  NamedTensors tensors = optimizer_->state();
+  for (auto& tensor : totals_.state()) tensors.push_back(std::move(tensor));
+  if (config_.training.fp16) {
+    for (auto& tensor : scaler_.state()) tensors.push_back(std::move(tensor));
+  }
+  write_safetensors(stage / "optimizer.safetensors", tensors, {});
+  write_trainer_state(stage / "trainer_state.json", state_);
+  write_file_synced(stage / "train.toml", to_toml(config_));
+}
+
+void Trainer::save_checkpoint(bool save_again) {
+  state_.control.should_save = save_again;
+  fault_point("save", state_.global_step);
+  const std::int64_t step = state_.global_step;
+  const std::string best = on_first_rank(host_, "save checkpoint", [&] {
+    const std::optional<std::int64_t> best_step = state_.best_global_step;
+    std::error_code ignored;
+    if (best_step && (*best_step == step || fs::exists(store_.folder_of(*best_step), ignored))) {
+      state_.best_model_checkpoint = store_.folder_of(*best_step).string();
+    }
+    const fs::path folder =
+        store_.publish({.step = step,
+                        // Weights, two moments, and room for the small files.
+                        .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
+                        .config_digest = config_digest(config_),
+                        .facts = RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}.json(),
+                        .write = [&](const fs::path& stage) { write_checkpoint_files(stage); }});
+    store_.prune(best_step, config_.training.save_total_limit.value_or(0));
+    write_record("running", std::nullopt, "");
+    return state_.best_model_checkpoint.value_or("");
+  });
+  if (!best.empty()) state_.best_model_checkpoint = best;
+  callbacks_.on_save(state_, state_.control, store_.folder_of(step));
+}
+
+void Trainer::stop_early(TrainOutcome& outcome) {
+  outcome.signal = signal_;
+  log::warning("stopping after step {}: signal {} ({})", state_.global_step, signal_, ::strsignal(signal_));
+  // The checkpoint keeps what the step has still to do: an evaluation, and the save after it that knows its result.
+  const bool save_after_evaluation = state_.control.should_evaluate && state_.control.should_save;
+  save_checkpoint(save_after_evaluation);
+  callbacks_.on_train_end(state_, state_.control);
+  on_first_rank(host_, "record of the stop", [&] {
+    write_record("preempted", static_cast<int>(ExitCode::kPreempted),
+                 fmt::format("signal {} ({})", signal_, ::strsignal(signal_)));
+    return std::string();
+  });
+}
+
+void Trainer::finish(TrainOutcome& outcome, double seconds) {
+  const std::int64_t steps = state_.global_step - first_step_;
+  outcome.train_loss = totals_.steps > 0 ? totals_.loss / static_cast<double>(totals_.steps) : 0;
+  const double samples = static_cast<double>(parts_.train_data->size()) * static_cast<double>(steps) /
+                         static_cast<double>(arithmetic_.steps_per_epoch);
+  OrderedJson metrics;
+  add_speed(metrics, "train", seconds, samples, static_cast<double>(steps));
+  metrics["total_flos"] = state_.total_flos;
+  metrics["train_loss"] = outcome.train_loss;
+  metrics["epoch"] = state_.epoch;
+  outcome.train_metrics = metrics;
+  callbacks_.on_log(state_, state_.control, state_.add_log(metrics));
+
+  load_best(outcome);
+  if (parts_.eval_data) outcome.eval_metrics = final_evaluation(outcome.best_step.value_or(state_.global_step));
+  callbacks_.on_train_end(state_, state_.control);
+  check_replicas(*parts_.model, host_, "final weights");
+  save_final_model();
+  on_first_rank(host_, "result files", [&] {
+    const fs::path& folder = store_.output_dir();
+    Json train = outcome.train_metrics;
+    train["train_samples"] = parts_.train_data->size();
+    write_results(folder, "train", train);
+    if (!outcome.eval_metrics.is_null()) {
+      Json eval = outcome.eval_metrics;
+      eval["eval_samples"] = parts_.eval_data->size();
+      write_results(folder, "eval", eval);
+    }
+    write_trainer_state(folder / "trainer_state.json", state_);
+    write_record("done", static_cast<int>(ExitCode::kDone), "");
+    return std::string();
+  });
+}
+
+void Trainer::load_best(TrainOutcome& outcome) {
+  if (!config_.training.load_best_model_at_end) return;
+  if (!state_.best_global_step || !state_.best_model_checkpoint) {
+    log::warning("load_best_model_at_end: no evaluated checkpoint; the result is the model after step {}", state_.global_step);
+    return;
+  }
+  const std::int64_t best = *state_.best_global_step;
+  outcome.best_step = best;
+  on_first_rank(host_, "load the best model", [&] {
+    const fs::path folder = *state_.best_model_checkpoint;
+    if (const std::string damage = checkpoint_damage(folder); !damage.empty()) {
+      throw data_error(fmt::format("the best checkpoint {} is damaged: {}", folder.string(), damage),
+                       "the last checkpoint holds the state after the last step");
+    }
+    if (best != state_.global_step) load_weights(*parts_.model, folder);
+    if (config_.training.save_total_limit == 1) {
+      for (const Checkpoint& checkpoint : store_.list()) {
+        if (checkpoint.step != best) store_.remove(checkpoint.step);
+      }
+    }
+    return std::string();
+  });
+  copy_from_first_rank(*parts_.model, parts_.communicator, host_);
+  log::info("the result is the best model: step {}, {} {}", best, *config_.training.metric_for_best_model,
+            *state_.best_metric);
+}
+
+OrderedJson Trainer::final_evaluation(std::int64_t weights_step) {
+  // The same weights have the same results: an evaluation of the training is not repeated.
+  for (auto record = state_.log_history.rbegin(); record != state_.log_history.rend(); ++record) {
+    if (!record->contains("eval_loss") || record->at("step") != weights_step) continue;
+    OrderedJson found = *record;
+    found.erase("step");
+    return found;
+  }
+  return evaluate();
+}
+
+void Trainer::save_final_model() {
+  on_first_rank(host_, "save the model", [&] {
+    // Written aside, then moved file by file: a full disk leaves the folder without a half-written model.
+    const fs::path& folder = store_.output_dir();
+    const fs::path stage = folder / fmt::format(".stage-{}-{}", state_.global_step, ::getpid());
+    fs::create_directories(stage);
+    try {
+      save_model(*parts_.model, stage);
+      copy_files(parts_.tokenizer_files, stage);
+      for (const auto& entry : fs::directory_iterator(stage)) rename_synced(entry.path(), folder / entry.path().filename());
+    } catch (const std::exception&) {
+      std::error_code ignored;
+      fs::remove_all(stage, ignored);
+      throw;
+    }
+    fs::remove(stage);
+    return std::string();
+  });
+}
+
+void Trainer::write_record(const std::string& state, std::optional<int> exit_code, const std::string& reason) const {
+  RunRecord record;
+  record.state = state;
+  record.step = state_.global_step;
+  if (const std::vector<Checkpoint> published = store_.list(); !published.empty()) {
+    record.checkpoint = published.back().folder.filename().string();
+  }
+  record.best_step = state_.best_global_step;
+  record.best_metric = state_.best_metric;
+  record.best_checkpoint = state_.best_model_checkpoint;
+  record.exit = exit_code;
+  record.reason = reason;
+  write_run_record(store_.output_dir(), record);
+}
+
+}  // namespace dtrain
