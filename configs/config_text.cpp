@@ -17,8 +17,10 @@ std::string value_text(const Setting& setting, const Json& value) {
   return text;
 }
 
+// Not set: a default that the file cannot spell.
 bool is_left_out(const Setting& setting, const Json& value) {
-  return value.is_null() || (setting.type == SettingType::kTable && value.empty());
+  return value.is_null() || (setting.type == SettingType::kTable && value.empty()) ||
+         (setting.constraint.kind == Constraint::Kind::kRequired && value == "");
 }
 
 std::string default_text(const Setting& setting) {

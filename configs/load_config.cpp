@@ -219,6 +219,33 @@ class Collector {
   std::map<std::string, Given> given_;
 };
 
+LoadedConfig read_all(std::string_view toml_bytes, const std::string& file_name,
+                      const std::vector<std::string>& overrides) {
+  LoadedConfig loaded;
+  for (const Setting& setting : all_settings()) loaded.origins[setting.name()] = Origin{};
+  Collector collector(loaded);
+  collector.add_file(toml_bytes, file_name);
+  for (const std::string& argument : overrides) collector.add_override(argument);
+  resolve(loaded.config, loaded.origins);
+  return loaded;
+}
+
+// What a run from the command line cannot do without.
+void check_inputs(const LoadedConfig& loaded, const std::string& file_name) {
+  for (const char* name : {"model.path", "data.train"}) {
+    if (loaded.origins.at(name).kind == Origin::Kind::kDefault) {
+      throw usage_error(fmt::format("{}: {}: missing", file_name, name),
+                        fmt::format("write it into the file, or pass --set {}=...", name));
+    }
+  }
+  const std::string& strategy = loaded.config.training.eval_strategy;
+  if (strategy != "no" && !loaded.config.data.eval) {
+    throw usage_error(fmt::format("{}: training.eval_strategy: \"{}\" needs evaluation data",
+                                  loaded.origins.at("training.eval_strategy").where, strategy),
+                      "set data.eval, or training.eval_strategy = \"no\"");
+  }
+}
+
 }  // namespace
 
 std::string Origin::text() const {
@@ -236,19 +263,13 @@ std::string Origin::text() const {
 
 LoadedConfig load_config(std::string_view toml_bytes, const std::string& file_name,
                          const std::vector<std::string>& overrides) {
-  LoadedConfig loaded;
-  for (const Setting& setting : all_settings()) loaded.origins[setting.name()] = Origin{};
-  Collector collector(loaded);
-  collector.add_file(toml_bytes, file_name);
-  for (const std::string& argument : overrides) collector.add_override(argument);
-  for (const char* name : {"model.path", "data.train"}) {
-    if (loaded.origins[name].kind == Origin::Kind::kDefault) {
-      throw usage_error(fmt::format("{}: {}: missing", file_name, name),
-                        fmt::format("write it into the file, or pass --set {}=...", name));
-    }
-  }
-  resolve(loaded.config, loaded.origins);
+  LoadedConfig loaded = read_all(toml_bytes, file_name, overrides);
+  check_inputs(loaded, file_name);
   return loaded;
+}
+
+TrainConfig read_saved_config(std::string_view toml_bytes, const std::string& file_name) {
+  return read_all(toml_bytes, file_name, {}).config;
 }
 
 }  // namespace dtrain

@@ -45,7 +45,7 @@ class Resolver {
 
   void fill_in() {
     TrainingConfig& training = config_.training;
-    if (!config_.tokenizer.path) {
+    if (!config_.tokenizer.path && !config_.model.path.empty()) {
       config_.tokenizer.path = config_.model.path;
       derived("tokenizer.path", "model.path");
     }
@@ -125,10 +125,6 @@ class Resolver {
     }
     if (training.save_strategy == "steps" && training.save_steps == 0) {
       fail({"training.save_steps"}, "save_strategy \"steps\" needs save_steps above 0", kHint);
-    }
-    if (training.eval_strategy != "no" && !config_.data.eval) {
-      fail({"training.eval_strategy"}, fmt::format("\"{}\" needs evaluation data", training.eval_strategy),
-           "set data.eval, or training.eval_strategy = \"no\"");
     }
   }
 

@@ -110,7 +110,8 @@ Setting make_setting(std::string section, std::string key, Constraint constraint
   setting.key = std::move(key);
   setting.type = type_of<T>();
   setting.optional = IsOptional<T>::value;
-  setting.default_value = get(TrainConfig{});
+  const TrainConfig defaults;
+  setting.default_value = get(defaults);
   setting.constraint = std::move(constraint);
   setting.setting_class = setting_class;
   setting.doc = std::move(doc);

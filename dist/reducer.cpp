@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -123,7 +124,7 @@ bool Reducer::State::has_view(std::size_t index) const {
 
 void Reducer::State::restore_view(std::size_t index) {
   if (has_view(index)) return;
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const at::Tensor& gradient = parameters[index].grad();
   if (gradient.defined()) {
     views[index].copy_(gradient.is_sparse() ? gradient.to_dense() : gradient);
@@ -195,7 +196,7 @@ Reducer::Reducer(std::vector<at::Tensor> parameters, std::shared_ptr<Communicato
   }
   s.communicator = std::move(communicator);
   s.make_buckets(options);
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < s.parameters.size(); ++i) s.parameters[i].mutable_grad() = s.views[i];
 }
 

@@ -61,7 +61,7 @@ bool is_current(int fd, const fs::path& path) {
          mine.st_dev == named.st_dev;
 }
 
-bool exists(const fs::path& path) {
+bool present(const fs::path& path) {
   std::error_code code;
   return fs::exists(fs::symlink_status(path, code));
 }
@@ -116,10 +116,11 @@ RunLock::~RunLock() {
 void prepare_output_folder(const fs::path& output_dir, const OutputFolderOptions& options) {
   const CheckpointStore store(output_dir);
   const std::vector<Checkpoint> checkpoints = store.list();
-  const std::optional<RunRecord> record = options.overwrite ? std::nullopt : read_run_record(output_dir);
-  const bool has_record = exists(output_dir / "run.json");
+  const std::optional<RunRecord> record =
+      options.overwrite || options.resume ? std::nullopt : read_run_record(output_dir);
+  const bool has_record = present(output_dir / "run.json");
   const bool is_ours = has_record || !checkpoints.empty();
-  if (!is_ours && (exists(output_dir / "model.safetensors") || exists(output_dir / "config.json"))) {
+  if (!is_ours && (present(output_dir / "model.safetensors") || present(output_dir / "config.json"))) {
     throw usage_error(fmt::format("output_dir {} holds a model that no run of dtrain wrote", output_dir.string()),
                       "set another output_dir: the trained model would overwrite it");
   }

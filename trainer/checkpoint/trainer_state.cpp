@@ -55,7 +55,7 @@ std::string trainer_state_json(const TrainerState& state) {
                      {"train_batch_size", state.train_batch_size > 0 ? Json(state.train_batch_size) : Json()},
                      {"trial_name", nullptr},
                      {"trial_params", nullptr}};
-  return json.dump(2) + "\n";
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 void write_trainer_state(const std::filesystem::path& path, const TrainerState& state) {

@@ -1,9 +1,7 @@
 // Optimizer: updates parameters from their gradients. State lives in flat float32 buffers, one pass per step.
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -16,11 +14,14 @@ namespace dtrain {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  // One update with gradients multiplied by `gradient_scale` (clipping and fp16 unscaling folded in). Local.
+  // One update with gradients multiplied by `gradient_scale` (clipping and fp16 unscaling folded in). The gradients
+  // stay as they are. A parameter without a gradient, or that does not require one, is left alone, and so is its state.
+  // Local.
   virtual void step(double learning_rate, double gradient_scale) = 0;
-  // Everything needed to go on exactly: named tensors (per parameter: "<name>.exp_avg", ...) and the update count.
+  // Everything needed to go on exactly, per parameter: "<name>.exp_avg", "<name>.exp_avg_sq" and "<name>.step" (int64,
+  // the updates it had). Views of the live state, so write or copy them before the next step.
   [[nodiscard]] virtual NamedTensors state() const = 0;
-  // Throws Error(kData) when a tensor is missing or has another shape.
+  // Throws Error(kData) when a tensor is missing or has another shape or type; then nothing has been loaded.
   virtual void load_state(const SafetensorsFile& file) = 0;
 };
 
@@ -28,15 +29,19 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
-  double weight_decay = 0.0;
+  double weight_decay = 0.0;  // of the parameters with decay == true
 };
 
-// AdamW (Loshchilov & Hutter 2019) with torch.optim.AdamW's arithmetic.
+// AdamW (Loshchilov & Hutter 2019) with torch.optim.AdamW's arithmetic: float32 elements, float64 bias corrections.
+// All parameters: float32, dense, contiguous, on one device. On the CPU the result does not depend on the number of
+// threads.
 [[nodiscard]] std::unique_ptr<Optimizer> make_adamw(std::vector<NamedParameter> parameters,
                                                     const AdamWOptions& options);
 
-// L2 norm over all gradients, as torch.nn.utils.clip_grad_norm_ computes it: norm of the per-tensor norms, float32.
+// L2 norm over all gradients (torch.nn.utils.clip_grad_norm_'s: norm of the norms per tensor). NaN or infinite when any
+// gradient is. On the CPU it does not depend on the number of threads. 0 when no parameter has a gradient. Local.
 [[nodiscard]] double gradient_norm(const std::vector<NamedParameter>& parameters);
+
 // min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0.
 [[nodiscard]] double clip_coefficient(double norm, double max_norm);
 

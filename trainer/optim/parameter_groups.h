@@ -1,10 +1,9 @@
-// Which parameters the Trainer decays: all that require a gradient, except those of a LayerNorm and those whose name
-// says bias or norm (Trainer.get_decay_parameter_names). Order: the decayed ones first, each in order of registration.
+// Which parameters the Trainer decays: all that require a gradient, except those of a LayerNorm module and those whose
+// name says bias or norm (Trainer.get_decay_parameter_names). Order in an optimizer: the decayed ones first, each in
+// order of registration, as in optimizer.pt.
 #pragma once
 
 #include <string>
-#include <utility>
-#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -16,7 +15,9 @@ struct NamedParameter {
   bool decay = true;
 };
 
-// `is_layer_norm` names come from the model: parameters that sit directly in a LayerNorm module.
+// Whether the dotted `name` alone allows decay. It does not know the type of the module: parameters that sit directly
+// in a LayerNorm are exempt too, which is for whoever walks the module to see (GPT-2's ln_1.weight is exempt by type
+// only).
 [[nodiscard]] bool name_is_decayed(const std::string& name);
 
 }  // namespace dtrain

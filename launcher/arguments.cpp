@@ -1,0 +1,170 @@
+#include "launcher/arguments.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <string_view>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "configs/config_text.h"
+#include "configs/setting.h"
+#include "core/error.h"
+
+namespace dtrain {
+namespace {
+
+constexpr std::array<std::string_view, 4> kCommands = {"train", "config", "doctor", "help"};
+constexpr std::array<std::string_view, 5> kOptions = {"--set", "--bind", "--markdown", "--help", "--version"};
+
+const char* const kSeeHelp = "dtrain --help shows commands, options and examples";
+
+bool is_option(std::string_view word) { return word.size() > 1 && word[0] == '-'; }
+
+// The options are checked by hand first, because a mistyped one swallows the words after it, and the message would then be
+// about those.
+void check_options(const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    if (word == "--") return;
+    if (!is_option(word) || word == "-h") continue;
+    const std::string name = word.substr(0, word.find('='));
+    if (std::find(kOptions.begin(), kOptions.end(), name) != kOptions.end()) continue;
+    const std::string near = nearest_name(name, kOptions);
+    throw usage_error(fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format(": did you mean {}?", near)),
+                      kSeeHelp);
+  }
+}
+
+// Position of the first word that is neither an option nor an option's value, or the number of words.
+std::size_t first_plain_word(const std::vector<std::string>& words) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == "--set" || words[i] == "--bind") {
+      ++i;
+    } else if (!is_option(words[i])) {
+      return i;
+    }
+  }
+  return words.size();
+}
+
+bool looks_like_file(const std::string& word) {
+  std::error_code ignored;
+  return word.ends_with(".toml") || word.find('/') != std::string::npos || std::filesystem::exists(word, ignored);
+}
+
+}  // namespace
+
+Arguments parse_arguments(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = arguments;
+  check_options(words);
+  Arguments parsed;
+  const std::size_t plain = first_plain_word(words);
+  const bool has = plain < words.size();
+  const auto given = [&](std::string_view option) { return std::find(words.begin(), words.end(), option) != words.end(); };
+  if (given("--version")) {
+    parsed.command = Arguments::Command::kVersion;
+    return parsed;
+  }
+  if (given("--help") || given("-h")) {
+    parsed.command = Arguments::Command::kHelp;
+    return parsed;
+  }
+  if (!has) throw usage_error("no configuration file", "dtrain FILE.toml trains; " + std::string(kSeeHelp));
+  if (std::find(kCommands.begin(), kCommands.end(), words[plain]) == kCommands.end()) {
+    if (!looks_like_file(words[plain])) {
+      const std::string near = nearest_name(words[plain], kCommands);
+      throw usage_error(fmt::format("{} is neither a command nor a file{}", words[plain],
+                                    near.empty() ? "" : fmt::format(": did you mean {}?", near)),
+                        kSeeHelp);
+    }
+    words.insert(words.begin(), "train");
+  } else {
+    std::rotate(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(plain),
+                words.begin() + static_cast<std::ptrdiff_t>(plain) + 1);
+  }
+
+  CLI::App app("dtrain");
+  app.set_help_flag();
+  app.require_subcommand(1);
+  std::string bind = "fair";
+  const auto add_shared = [&](CLI::App* command) {
+    command->set_help_flag();
+    command->add_option("--set", parsed.overrides)->allow_extra_args(false);
+    command->add_option("--bind", bind)->check(CLI::IsMember({"fair", "none"}));
+  };
+  CLI::App* train = app.add_subcommand("train");
+  train->add_option("file", parsed.file)->required();
+  add_shared(train);
+  CLI::App* config = app.add_subcommand("config");
+  CLI::Option* config_file = config->add_option("file", parsed.file);
+  config->add_flag("--markdown", parsed.markdown);
+  add_shared(config);
+  CLI::App* doctor = app.add_subcommand("doctor");
+  doctor->add_option("folder", parsed.folder);
+  add_shared(doctor);
+  CLI::App* help = app.add_subcommand("help");
+  help->set_help_flag();
+  help->add_option("section", parsed.section);
+  try {
+    std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
+    app.parse(words);
+  } catch (const CLI::ParseError& error) {
+    throw usage_error(error.what(), kSeeHelp);
+  }
+  parsed.bind = bind == "none" ? BindMode::kNone : BindMode::kFair;
+  if (*train) parsed.command = Arguments::Command::kTrain;
+  if (*config) parsed.command = Arguments::Command::kConfig;
+  if (*doctor) parsed.command = Arguments::Command::kDoctor;
+  if (*help) parsed.command = Arguments::Command::kHelp;
+  if (*config && !parsed.markdown && config_file->empty()) {
+    throw usage_error("config: no configuration file", "dtrain config FILE.toml prints the resolved file");
+  }
+  return parsed;
+}
+
+std::string help_text(const std::string& section) {
+  if (!section.empty()) return settings_help(section);
+  std::string sections;
+  for (const SettingSection& each : all_sections()) sections += fmt::format("  dtrain help {:<12} {}\n", each.name, each.doc);
+  return fmt::format(R"(dtrain trains a transformer on one or many GPUs, or on CPUs, with the settings, numbers and files of the
+Hugging Face Trainer and without Python.
+
+Commands
+  dtrain FILE.toml             train (also: dtrain train FILE.toml)
+  dtrain config FILE.toml      print the resolved settings and where each value comes from; trains nothing
+  dtrain config --markdown     print the page about all settings (docs/settings.md)
+  dtrain doctor [FOLDER]       check this machine or job: MPI, devices, cores, sums over ranks, disk
+  dtrain help SECTION          explain the settings of one section
+
+Options
+  --set SECTION.KEY=VALUE      override a setting of the file; may be repeated
+  --bind fair|none             fair (default): each rank of a node gets its share of the cores and as many threads;
+                               none: leave cores as mpirun or srun set them
+  --version                    versions of dtrain and its libraries
+  --help                       this text
+
+Examples
+  dtrain imdb.toml                                     one process: one GPU, or the CPU
+  mpirun -np 4 dtrain imdb.toml                        four ranks on this machine, one GPU each
+  srun --ntasks-per-node=8 dtrain imdb.toml            one rank per GPU on all nodes of a Slurm job
+  dtrain imdb.toml --set training.learning_rate=1e-4 --set training.output_dir=results/b
+  dtrain imdb.toml --set training.resume_from_checkpoint=latest
+
+Settings
+{}  docs/settings.md lists them all. [training] has the names and defaults of transformers.TrainingArguments.
+
+Exit codes, the same on all ranks
+   0  done: the model and its files are in output_dir
+  64  command line or settings are wrong
+  65  data, tokenizer or weights are damaged or do not fit, or the loss is not a number
+  66  ranks, or a run and the checkpoint it resumes, disagree
+  70  internal error, or memory is short
+  74  reading or writing failed (disk full)
+  75  stopped by a signal (SIGTERM, SIGINT, SIGUSR2) with a checkpoint published: start again to go on
+  86  stalled: a rank did not answer in time
+)",
+                     sections);
+}
+
+}  // namespace dtrain

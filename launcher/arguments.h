@@ -1,0 +1,29 @@
+// Arguments: the command line of dtrain, read and checked. A plain value.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dist/core_binding.h"
+
+namespace dtrain {
+
+struct Arguments {
+  enum class Command { kTrain, kConfig, kDoctor, kHelp, kVersion };
+  Command command = Command::kTrain;
+  std::string file;                    // of kTrain and kConfig
+  std::vector<std::string> overrides;  // --set, in order
+  BindMode bind = BindMode::kFair;
+  bool markdown = false;     // config: the page of all settings instead
+  std::string section;       // help: the section whose settings to explain, "" for the general help
+  std::string folder = ".";  // doctor: where the disk is measured
+};
+
+// `arguments` without the name of the program. Throws Error(kUsage) for whatever it does not understand, with the nearest
+// command or option. `FILE.toml` alone means `train FILE.toml`.
+[[nodiscard]] Arguments parse_arguments(const std::vector<std::string>& arguments);
+
+// The text of --help; with a section ("training"), of its settings. Throws Error(kUsage) for an unknown section.
+[[nodiscard]] std::string help_text(const std::string& section);
+
+}  // namespace dtrain

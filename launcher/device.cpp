@@ -1,0 +1,33 @@
+#include "launcher/device.h"
+
+#include <cstdlib>
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "dist/gpu_backend.h"
+
+namespace dtrain {
+
+ChosenDevice choose_device(const TrainingConfig& training, const World& world) {
+  if (training.use_cpu) return {};
+  const int present = gpu_count();
+  const char* assumed = std::getenv("DTRAIN_ASSUME_GPUS");
+  const int counted = assumed != nullptr ? std::atoi(assumed) : present;
+  if (counted > 0 && world.local_size > counted) {
+    throw usage_error(fmt::format("{} ranks on {}, which has {} GPU{}: a GPU serves one rank", world.local_size, world.host,
+                                  counted, counted == 1 ? "" : "s"),
+                      fmt::format("start at most {} rank{} on this node, or set training.use_cpu = true", counted,
+                                  counted == 1 ? "" : "s"));
+  }
+  if (present == 0) return {};
+  GpuBackend& backend = load_gpu_backend();
+  backend.set_device(world.local_rank);
+  const std::string name = backend.device_name(world.local_rank);
+  if (training.bf16 && !backend.supports_bf16(world.local_rank)) {
+    throw usage_error(fmt::format("training.bf16: {} has no bfloat16", name), "set training.fp16 = true instead");
+  }
+  return {c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank)), name};
+}
+
+}  // namespace dtrain

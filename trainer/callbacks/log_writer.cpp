@@ -1,0 +1,56 @@
+#include "trainer/callbacks/log_writer.h"
+
+#include <string>
+#include <system_error>
+
+namespace dtrain {
+namespace {
+
+// The lines of `text` that a run going on from `step` keeps. A line that a crash cut short is dropped.
+std::string records_up_to(std::string_view text, std::int64_t step) {
+  std::string kept;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    if (end == std::string_view::npos) break;
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(end + 1);
+    const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object()) continue;
+    const auto found = record.find("step");
+    if (found == record.end() || !found->is_number_integer() || found->get<std::int64_t>() > step) continue;
+    kept.append(line).append("\n");
+  }
+  return kept;
+}
+
+}  // namespace
+
+void LogWriter::on_train_begin(const TrainerState& state, TrainerControl&) {
+  if (!state.is_world_process_zero) return;
+  std::error_code code;
+  if (std::filesystem::exists(path_, code)) {
+    const std::string old = read_file(path_);
+    const std::string kept = state.global_step > 0 ? records_up_to(old, state.global_step) : std::string();
+    if (kept != old) replace_file(path_, kept);
+  }
+  file_ = std::make_unique<OutputFile>(path_, OutputFile::Mode::kAppend);
+}
+
+void LogWriter::on_log(const TrainerState& state, TrainerControl&, const OrderedJson& record) {
+  if (!state.is_world_process_zero) return;
+  OrderedJson line = {{"step", state.global_step}};
+  for (const auto& [key, value] : record.items()) {
+    if (key != "step") line[key] = value;
+  }
+  if (!file_) file_ = std::make_unique<OutputFile>(path_, OutputFile::Mode::kAppend);  // evaluation without training
+  file_->write(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+}
+
+void LogWriter::on_train_end(const TrainerState&, TrainerControl&) {
+  if (!file_) return;
+  file_->sync();
+  file_->close();
+  file_.reset();
+}
+
+}  // namespace dtrain

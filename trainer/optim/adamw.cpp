@@ -1,0 +1,206 @@
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include "core/error.h"
+#include "trainer/optim/flat_kernels.h"
+#include "trainer/optim/optimizer.h"
+
+namespace dtrain {
+namespace {
+
+bool has_gradient(const at::Tensor& value) { return value.requires_grad() && value.grad().defined(); }
+
+class AdamW final : public Optimizer {
+ public:
+  AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options);
+
+  void step(double learning_rate, double gradient_scale) override;
+  [[nodiscard]] NamedTensors state() const override;
+  void load_state(const SafetensorsFile& file) override;
+
+ private:
+  struct Slot {
+    NamedParameter parameter;
+    at::Tensor exp_avg;  // views of the flat buffers, shaped as the parameter
+    at::Tensor exp_avg_sq;
+    at::Tensor updates;  // int64 scalar on the CPU
+    [[nodiscard]] std::int64_t& count() const { return *updates.mutable_data_ptr<std::int64_t>(); }
+  };
+
+  void step_on_cpu(double learning_rate, double gradient_scale);
+  void step_on_device(double learning_rate, double gradient_scale);
+
+  AdamWOptions options_;
+  at::Tensor exp_avg_;
+  at::Tensor exp_avg_sq_;
+  std::vector<Slot> slots_;
+};
+
+AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options) : options_(options) {
+  std::int64_t total = 0;
+  for (const NamedParameter& parameter : parameters) {
+    const at::Tensor& value = parameter.value;
+    DTRAIN_CHECK(value.scalar_type() == at::kFloat && value.layout() == at::kStrided && value.is_contiguous(),
+                 "parameter {} is not a contiguous float32 tensor", parameter.name);
+    DTRAIN_CHECK(value.device() == parameters.front().value.device(), "parameter {} is on another device than {}",
+                 parameter.name, parameters.front().name);
+    total += value.numel();
+  }
+  const auto like = parameters.empty() ? at::TensorOptions().dtype(at::kFloat)
+                                       : parameters.front().value.options().requires_grad(false);
+  exp_avg_ = at::zeros({total}, like);
+  exp_avg_sq_ = at::zeros({total}, like);
+  std::int64_t offset = 0;
+  for (NamedParameter& parameter : parameters) {
+    const std::int64_t count = parameter.value.numel();
+    const auto view = [&](const at::Tensor& flat) {
+      return flat.narrow(0, offset, count).view(parameter.value.sizes());
+    };
+    Slot slot{.parameter = {},
+              .exp_avg = view(exp_avg_),
+              .exp_avg_sq = view(exp_avg_sq_),
+              .updates = at::zeros({}, at::TensorOptions().dtype(at::kLong))};
+    slot.parameter = std::move(parameter);
+    slots_.push_back(std::move(slot));
+    offset += count;
+  }
+}
+
+void AdamW::step(double learning_rate, double gradient_scale) {
+  const c10::NoGradGuard no_gradient;
+  if (slots_.empty()) return;
+  if (exp_avg_.is_cpu()) {
+    step_on_cpu(learning_rate, gradient_scale);
+  } else {
+    step_on_device(learning_rate, gradient_scale);
+  }
+}
+
+void AdamW::step_on_cpu(double learning_rate, double gradient_scale) {
+  std::vector<AdamWTask> tasks;
+  std::vector<at::Tensor> gradients;  // keeps copies of odd ones alive
+  for (const Slot& slot : slots_) {
+    const at::Tensor& value = slot.parameter.value;
+    if (!has_gradient(value)) continue;
+    gradients.push_back(value.grad().to(at::kFloat).contiguous());
+    const auto count = static_cast<double>(++slot.count());
+    const double decay = slot.parameter.decay ? options_.weight_decay : 0.0;
+    tasks.push_back({.value = value.mutable_data_ptr<float>(),
+                     .gradient = gradients.back().const_data_ptr<float>(),
+                     .exp_avg = slot.exp_avg.mutable_data_ptr<float>(),
+                     .exp_avg_sq = slot.exp_avg_sq.mutable_data_ptr<float>(),
+                     .count = value.numel(),
+                     .decay_factor = 1 - learning_rate * decay,
+                     .step_size = learning_rate / (1 - std::pow(options_.beta1, count)),
+                     .correction2_sqrt = std::sqrt(1 - std::pow(options_.beta2, count))});
+    value.unsafeGetTensorImpl()->bump_version();  // as every in-place operation does, for autograd to notice
+  }
+  adamw_update(tasks, {.beta1 = options_.beta1,
+                       .beta2 = options_.beta2,
+                       .epsilon = options_.epsilon,
+                       .gradient_scale = gradient_scale});
+}
+
+void AdamW::step_on_device(double learning_rate, double gradient_scale) {
+  // The fused kernel divides by its scale. It takes the update count, already advanced, from a tensor on the device.
+  const at::Tensor inverse_scale = at::full({}, 1 / gradient_scale, exp_avg_.options());
+  const at::Tensor nothing_infinite = at::zeros({}, exp_avg_.options());
+  for (const bool decay : {true, false}) {
+    std::vector<at::Tensor> values, gradients, exp_avgs, exp_avg_sqs, counts;
+    for (const Slot& slot : slots_) {
+      const at::Tensor& value = slot.parameter.value;
+      if (slot.parameter.decay != decay || !has_gradient(value)) continue;
+      values.push_back(value);
+      // A copy where the scale is not 1: the kernel would write the scaled gradients back.
+      gradients.push_back(gradient_scale == 1 ? value.grad() : value.grad().clone());
+      exp_avgs.push_back(slot.exp_avg);
+      exp_avg_sqs.push_back(slot.exp_avg_sq);
+      counts.push_back(at::full({}, static_cast<double>(++slot.count()), exp_avg_.options()));
+    }
+    if (values.empty()) continue;
+    at::_fused_adamw_(values, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{}, counts, learning_rate,
+                      options_.beta1, options_.beta2, decay ? options_.weight_decay : 0.0, options_.epsilon,
+                      /*amsgrad=*/false,
+                      /*maximize=*/false, inverse_scale, nothing_infinite);
+  }
+}
+
+NamedTensors AdamW::state() const {
+  NamedTensors tensors;
+  for (const Slot& slot : slots_) {
+    tensors.emplace_back(slot.parameter.name + ".exp_avg", slot.exp_avg);
+    tensors.emplace_back(slot.parameter.name + ".exp_avg_sq", slot.exp_avg_sq);
+    tensors.emplace_back(slot.parameter.name + ".step", slot.updates);
+  }
+  return tensors;
+}
+
+void AdamW::load_state(const SafetensorsFile& file) {
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+  for (const auto& [name, target] : state()) {
+    if (!file.has(name)) {
+      throw data_error(fmt::format("optimizer.safetensors: no tensor \"{}\"", name),
+                       "the checkpoint is of another model; resume from one that this configuration wrote");
+    }
+    const at::Tensor source = file.tensor(name);
+    if (source.sizes() != target.sizes() || source.scalar_type() != target.scalar_type()) {
+      throw data_error(
+          fmt::format("optimizer.safetensors: tensor \"{}\" has another shape or type than the model", name),
+          "the checkpoint is of another model; resume from one that this configuration wrote");
+    }
+    if (name.ends_with(".step") && source.item<std::int64_t>() < 0) {
+      throw data_error(fmt::format("optimizer.safetensors: tensor \"{}\" is negative", name), "use another checkpoint");
+    }
+    copies.emplace_back(target, source);
+  }
+  const c10::NoGradGuard no_gradient;
+  for (auto& [target, source] : copies) target.copy_(source);
+}
+
+double norm_of_norms(const std::vector<double>& squares) {
+  double sum = 0;
+  for (const double each : squares) sum += each;
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_adamw(std::vector<NamedParameter> parameters, const AdamWOptions& options) {
+  return std::make_unique<AdamW>(std::move(parameters), options);
+}
+
+double gradient_norm(const std::vector<NamedParameter>& parameters) {
+  const c10::NoGradGuard no_gradient;
+  std::vector<at::Tensor> gradients;
+  for (const NamedParameter& parameter : parameters) {
+    if (has_gradient(parameter.value)) gradients.push_back(parameter.value.grad());
+  }
+  if (gradients.empty()) return 0;
+  if (!gradients.front().is_cpu()) {
+    return at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients)), 2).item<double>();
+  }
+  std::vector<FloatSpan> spans;
+  for (at::Tensor& gradient : gradients) {
+    gradient = gradient.to(at::kFloat).contiguous();
+    spans.push_back({gradient.const_data_ptr<float>(), gradient.numel()});
+  }
+  return norm_of_norms(sums_of_squares(spans));
+}
+
+double clip_coefficient(double norm, double max_norm) {
+  if (max_norm <= 0) return 1;
+  return std::min(1.0, max_norm / (norm + 1e-6));
+}
+
+}  // namespace dtrain

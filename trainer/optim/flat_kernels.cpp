@@ -1,0 +1,87 @@
+// Compiled with OpenMP (at::parallel_for is serial without it) and for vector units; see trainer/CMakeLists.txt.
+#include "trainer/optim/flat_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include <ATen/Parallel.h>
+
+namespace dtrain {
+namespace {
+
+constexpr std::int64_t kPieceElements =
+    32768;  // 128 KiB of each array: large enough for a thread, small enough to share out
+
+struct Piece {
+  std::size_t task = 0;
+  std::int64_t offset = 0;
+  std::int64_t count = 0;
+};
+
+template <class Tasks>
+std::vector<Piece> cut_into_pieces(const Tasks& tasks) {
+  std::vector<Piece> pieces;
+  for (std::size_t task = 0; task < tasks.size(); ++task) {
+    for (std::int64_t offset = 0; offset < tasks[task].count; offset += kPieceElements) {
+      pieces.push_back({task, offset, std::min(kPieceElements, tasks[task].count - offset)});
+    }
+  }
+  return pieces;
+}
+
+template <class Function>
+void for_each_piece(const std::vector<Piece>& pieces, const Function& function) {
+  at::parallel_for(0, static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) function(static_cast<std::size_t>(i));
+  });
+}
+
+void update_piece(const AdamWTask& task, const Piece& piece, const AdamWFactors& factors) {
+  float* __restrict value = task.value + piece.offset;
+  const float* __restrict gradient = task.gradient + piece.offset;
+  float* __restrict exp_avg = task.exp_avg + piece.offset;
+  float* __restrict exp_avg_sq = task.exp_avg_sq + piece.offset;
+  const auto scale = static_cast<float>(factors.gradient_scale);
+  const auto one_minus_beta1 = static_cast<float>(1 - factors.beta1);
+  const auto beta2 = static_cast<float>(factors.beta2);
+  const auto one_minus_beta2 = static_cast<float>(1 - factors.beta2);
+  const auto epsilon = static_cast<float>(factors.epsilon);
+  const auto decay = static_cast<float>(task.decay_factor);
+  const auto step_size = static_cast<float>(task.step_size);
+  const auto correction2_sqrt = static_cast<float>(task.correction2_sqrt);
+#pragma omp simd
+  for (std::int64_t i = 0; i < piece.count; ++i) {
+    const float g = gradient[i] * scale;
+    const float m = exp_avg[i] + (g - exp_avg[i]) * one_minus_beta1;
+    const float v = exp_avg_sq[i] * beta2 + g * g * one_minus_beta2;
+    exp_avg[i] = m;
+    exp_avg_sq[i] = v;
+    value[i] = value[i] * decay - step_size * m / (std::sqrt(v) / correction2_sqrt + epsilon);
+  }
+}
+
+}  // namespace
+
+void adamw_update(const std::vector<AdamWTask>& tasks, const AdamWFactors& factors) {
+  const std::vector<Piece> pieces = cut_into_pieces(tasks);
+  for_each_piece(pieces, [&](std::size_t i) { update_piece(tasks[pieces[i].task], pieces[i], factors); });
+}
+
+std::vector<double> sums_of_squares(const std::vector<FloatSpan>& spans) {
+  const std::vector<Piece> pieces = cut_into_pieces(spans);
+  std::vector<double> partial(pieces.size());
+  for_each_piece(pieces, [&](std::size_t i) {
+    const float* data = spans[pieces[i].task].data + pieces[i].offset;
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t j = 0; j < pieces[i].count; ++j)
+      sum += static_cast<double>(data[j]) * static_cast<double>(data[j]);
+    partial[i] = sum;
+  });
+  std::vector<double> sums(spans.size(), 0.0);
+  for (std::size_t i = 0; i < pieces.size(); ++i) sums[pieces[i].task] += partial[i];
+  return sums;
+}
+
+}  // namespace dtrain
