@@ -1,7 +1,7 @@
 // Encodes the texts of a file with one thread and says how long it took; tokenizer_bench.py compares that with Python.
 //   tokenizer_bench FOLDER TEXTS [IDS]
-// TEXTS: for each text its length in bytes (4 bytes, little-endian) and its bytes. IDS: for each text the number of its ids and the
-// ids, as 4-byte little-endian integers. Prints one line of JSON.
+// TEXTS: for each text its length in bytes (4 bytes, little-endian) and its bytes. IDS: for each text the number of its
+// ids and the ids, as 4-byte little-endian integers. Prints one line of JSON.
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -55,8 +55,8 @@ int run(int argc, char** argv) {
     dtrain::write_file_synced(argv[3], {reinterpret_cast<const char*>(all.data()), all.size() * sizeof(all[0])});
   }
   std::cout << fmt::format("{{\"texts\":{},\"bytes\":{},\"ids\":{},\"load_seconds\":{:.6f},\"seconds\":{:.6f}}}\n",
-                           texts.size(), file.text().size() - 4 * texts.size(), all.size() - texts.size(),
-                           load_seconds, seconds);
+                           texts.size(), file.text().size() - 4 * texts.size(), all.size() - texts.size(), load_seconds,
+                           seconds);
   return 0;
 }
 

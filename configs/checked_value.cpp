@@ -95,7 +95,9 @@ class Checker {
     } else if (setting_.type == SettingType::kStringList) {
       hint = fmt::format("write {} = [\"one\", \"two\"]", setting_.key);
     }
-    fail(fmt::format("needs a {}, not {} ({})", describe_type(setting_), kind_of(given_), shown(given_)), hint);
+    const std::string_view article = setting_.type == SettingType::kBool ? "" : "a ";
+    fail(fmt::format("needs {}{}, not {} ({})", article, describe_type(setting_), kind_of(given_), shown(given_)),
+         hint);
   }
 
   void check_only() const {

@@ -33,12 +33,12 @@ struct LoadedConfig {
 [[nodiscard]] LoadedConfig load_config(std::string_view toml_bytes, const std::string& file_name,
                                        const std::vector<std::string>& overrides = {});
 
-// Reads what to_toml wrote. Unlike load_config it does not ask for model.path and data: a program that hands its own model
-// and data to the Trainer leaves them empty.
+// Reads what to_toml wrote. Unlike load_config it does not ask for model.path and data: a program that hands its own
+// model and data to the Trainer leaves them empty.
 [[nodiscard]] TrainConfig read_saved_config(std::string_view toml_bytes, const std::string& file_name);
 
-// Fills in the defaults that depend on other settings and refuses contradictions. load_config does this already; a program
-// that builds a TrainConfig itself calls it. `origins` may be empty; it gets entries for what was derived.
+// Fills in the defaults that depend on other settings and refuses contradictions. load_config does this already; a
+// program that builds a TrainConfig itself calls it. `origins` may be empty; it gets entries for what was derived.
 void resolve(TrainConfig& config, Origins& origins);
 
 }  // namespace dtrain

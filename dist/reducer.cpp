@@ -46,6 +46,11 @@ struct Reducer::State {
   std::exception_ptr error;
   double exposed_seconds = 0;
 
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State();  // removes the hooks, also those of a constructor that failed half-way
+
   void make_buckets(const ReducerOptions& options);
   bool has_view(std::size_t index) const;
   void restore_view(std::size_t index);
@@ -79,6 +84,10 @@ class AddGradient final : public autograd::PostAccumulateGradHook {
 };
 
 }  // namespace
+
+Reducer::State::~State() {
+  for (const at::Tensor& parameter : parameters) autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
+}
 
 void Reducer::State::make_buckets(const ReducerOptions& options) {
   DTRAIN_CHECK(options.first_bucket_bytes > 0 && options.bucket_bytes > 0, "bucket sizes must be positive");
@@ -200,11 +209,7 @@ Reducer::Reducer(std::vector<at::Tensor> parameters, std::shared_ptr<Communicato
   for (std::size_t i = 0; i < s.parameters.size(); ++i) s.parameters[i].mutable_grad() = s.views[i];
 }
 
-Reducer::~Reducer() {
-  for (const at::Tensor& parameter : state_->parameters) {
-    autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
-  }
-}
+Reducer::~Reducer() = default;
 
 void Reducer::begin_step() {
   State& s = *state_;

@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <string_view>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "configs/config_text.h"
 #include "configs/setting.h"
@@ -22,8 +22,8 @@ const char* const kSeeHelp = "dtrain --help shows commands, options and examples
 
 bool is_option(std::string_view word) { return word.size() > 1 && word[0] == '-'; }
 
-// The options are checked by hand first, because a mistyped one swallows the words after it, and the message would then be
-// about those.
+// The options are checked by hand first, because a mistyped one swallows the words after it, and the message would then
+// be about those.
 void check_options(const std::vector<std::string>& words) {
   for (const std::string& word : words) {
     if (word == "--") return;
@@ -31,8 +31,9 @@ void check_options(const std::vector<std::string>& words) {
     const std::string name = word.substr(0, word.find('='));
     if (std::find(kOptions.begin(), kOptions.end(), name) != kOptions.end()) continue;
     const std::string near = nearest_name(name, kOptions);
-    throw usage_error(fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format(": did you mean {}?", near)),
-                      kSeeHelp);
+    throw usage_error(
+        fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format(": did you mean {}?", near)),
+        kSeeHelp);
   }
 }
 
@@ -61,7 +62,9 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   Arguments parsed;
   const std::size_t plain = first_plain_word(words);
   const bool has = plain < words.size();
-  const auto given = [&](std::string_view option) { return std::find(words.begin(), words.end(), option) != words.end(); };
+  const auto given = [&](std::string_view option) {
+    return std::find(words.begin(), words.end(), option) != words.end();
+  };
   if (given("--version")) {
     parsed.command = Arguments::Command::kVersion;
     return parsed;
@@ -126,8 +129,10 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
 std::string help_text(const std::string& section) {
   if (!section.empty()) return settings_help(section);
   std::string sections;
-  for (const SettingSection& each : all_sections()) sections += fmt::format("  dtrain help {:<12} {}\n", each.name, each.doc);
-  return fmt::format(R"(dtrain trains a transformer on one or many GPUs, or on CPUs, with the settings, numbers and files of the
+  for (const SettingSection& each : all_sections())
+    sections += fmt::format("  dtrain help {:<12} {}\n", each.name, each.doc);
+  return fmt::format(
+      R"(dtrain trains a transformer on one or many GPUs, or on CPUs, with the settings, numbers and files of the
 Hugging Face Trainer and without Python.
 
 Commands
@@ -164,7 +169,7 @@ Exit codes, the same on all ranks
   75  stopped by a signal (SIGTERM, SIGINT, SIGUSR2) with a checkpoint published: start again to go on
   86  stalled: a rank did not answer in time
 )",
-                     sections);
+      sections);
 }
 
 }  // namespace dtrain

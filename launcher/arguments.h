@@ -19,8 +19,8 @@ struct Arguments {
   std::string folder = ".";  // doctor: where the disk is measured
 };
 
-// `arguments` without the name of the program. Throws Error(kUsage) for whatever it does not understand, with the nearest
-// command or option. `FILE.toml` alone means `train FILE.toml`.
+// `arguments` without the name of the program. Throws Error(kUsage) for whatever it does not understand, with the
+// nearest command or option. `FILE.toml` alone means `train FILE.toml`.
 [[nodiscard]] Arguments parse_arguments(const std::vector<std::string>& arguments);
 
 // The text of --help; with a section ("training"), of its settings. Throws Error(kUsage) for an unknown section.

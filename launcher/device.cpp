@@ -15,8 +15,8 @@ ChosenDevice choose_device(const TrainingConfig& training, const World& world) {
   const char* assumed = std::getenv("DTRAIN_ASSUME_GPUS");
   const int counted = assumed != nullptr ? std::atoi(assumed) : present;
   if (counted > 0 && world.local_size > counted) {
-    throw usage_error(fmt::format("{} ranks on {}, which has {} GPU{}: a GPU serves one rank", world.local_size, world.host,
-                                  counted, counted == 1 ? "" : "s"),
+    throw usage_error(fmt::format("{} ranks on {}, which has {} GPU{}: a GPU serves one rank", world.local_size,
+                                  world.host, counted, counted == 1 ? "" : "s"),
                       fmt::format("start at most {} rank{} on this node, or set training.use_cpu = true", counted,
                                   counted == 1 ? "" : "s"));
   }

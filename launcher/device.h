@@ -15,9 +15,9 @@ struct ChosenDevice {
   std::string name = "CPU";  // for people
 };
 
-// GPU local_rank where there are GPUs, else, and with training.use_cpu, the CPU. Local; selects the GPU for this thread.
-// Throws Error(kUsage) when the node has more ranks than GPUs, or when the GPU cannot do what bf16 asks.
-// The environment variable DTRAIN_ASSUME_GPUS, for tests, is taken for the number of GPUs in that check.
+// GPU local_rank where there are GPUs, else, and with training.use_cpu, the CPU. Local; selects the GPU for this
+// thread. Throws Error(kUsage) when the node has more ranks than GPUs, or when the GPU cannot do what bf16 asks. The
+// environment variable DTRAIN_ASSUME_GPUS, for tests, is taken for the number of GPUs in that check.
 [[nodiscard]] ChosenDevice choose_device(const TrainingConfig& training, const World& world);
 
 }  // namespace dtrain

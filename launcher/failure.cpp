@@ -11,12 +11,14 @@ namespace dtrain {
 namespace {
 
 const char* const kMemoryHint =
-    "lower per_device_train_batch_size (raise gradient_accumulation_steps to keep the step the same), or tokenizer.max_length";
+    "lower per_device_train_batch_size (raise gradient_accumulation_steps to keep the step the same), or "
+    "tokenizer.max_length";
 
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
 bool about_memory(std::string_view text) {
-  return text.find("out of memory") != std::string_view::npos || text.find("can't allocate memory") != std::string_view::npos ||
+  return text.find("out of memory") != std::string_view::npos ||
+         text.find("can't allocate memory") != std::string_view::npos ||
          text.find("not enough memory") != std::string_view::npos;
 }
 

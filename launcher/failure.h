@@ -11,7 +11,8 @@
 namespace dtrain {
 
 // `exception` as an Error with exit code and hint: an Error unchanged, memory that ran out (std::bad_alloc, LibTorch's
-// allocators) as kInternal with what to do, file system errors as kIo, everything else as kInternal with its first line.
+// allocators) as kInternal with what to do, file system errors as kIo, everything else as kInternal with its first
+// line.
 [[nodiscard]] Error as_error(const std::exception& exception);
 
 // "error: rank 1 on node7 at step 3: message" and a hint line. What is the same on every rank (settings, disagreement)

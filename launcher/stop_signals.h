@@ -1,5 +1,5 @@
-// StopSignals: while it lives, SIGINT, SIGTERM and SIGUSR2 do not end the process but are remembered, for the loop to ask.
-// A second SIGINT ends the process at once. One object at a time; asking is safe from any thread.
+// StopSignals: while it lives, SIGINT, SIGTERM and SIGUSR2 do not end the process but are remembered, for the loop to
+// ask. A second SIGINT ends the process at once. One object at a time; asking is safe from any thread.
 #pragma once
 
 #include <array>

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include <fmt/format.h>
+#define OMPI_SKIP_MPICXX 1  // the C interface is enough
 #include <mpi.h>
 #include <torch/headeronly/version.h>
 
@@ -26,7 +27,8 @@ std::string mpi_version() {
 
 std::vector<std::pair<std::string, std::string>> versions() {
   return {{"dtrain", DTRAIN_VERSION},
-          {"compiler", fmt::format("{}, {}-endian", __VERSION__, std::endian::native == std::endian::little ? "little" : "big")},
+          {"compiler",
+           fmt::format("{}, {}-endian", __VERSION__, std::endian::native == std::endian::little ? "little" : "big")},
           {"LibTorch", TORCH_VERSION},
           {"MPI", mpi_version()}};
 }

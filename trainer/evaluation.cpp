@@ -128,7 +128,8 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
   };
   EvaluationResult result;
   result.examples = words[next++];
-  DTRAIN_CHECK(result.examples == dataset->size(), "{} of {} examples were evaluated", result.examples, dataset->size());
+  DTRAIN_CHECK(result.examples == dataset->size(), "{} of {} examples were evaluated", result.examples,
+               dataset->size());
   result.loss = take() / static_cast<double>(result.examples);
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     MetricState& state = metrics[m]->state();

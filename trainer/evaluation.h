@@ -32,7 +32,7 @@ struct EvaluationResult {
   std::vector<std::pair<std::string, double>> metrics;  // as Metric::compute names them
   std::int64_t examples = 0;
   std::int64_t batches = 0;  // rounds: batches of the busiest rank
-  double seconds = 0;  // on rank 0
+  double seconds = 0;        // on rank 0
 };
 
 // Collective. Every rank evaluates its share of the batches (the longest examples first, which keeps padding and the

@@ -1,8 +1,8 @@
 // ExactSum: a sum that does not depend on the order or on how the terms are split over ranks.
 //
-// Terms are rounded once to a multiple of 2^-60 (exact for every float32 of magnitude 2^-36 and above) and added as 128-bit
-// integers. Terms beyond 2^58, infinities and NaN make the sum NaN. Up to 2^9 such extreme terms, or 2^27 of the size of a
-// usual loss times 2^32, fit; the words travel between ranks as ordinary int64 counts that add up.
+// Terms are rounded once to a multiple of 2^-60 (exact for every float32 of magnitude 2^-36 and above) and added as
+// 128-bit integers. Terms beyond 2^58, infinities and NaN make the sum NaN. Up to 2^9 such extreme terms, or 2^27 of
+// the size of a usual loss times 2^32, fit; the words travel between ranks as ordinary int64 counts that add up.
 #pragma once
 
 #include <array>
@@ -25,10 +25,13 @@ class ExactSum {
     total_ += static_cast<Integer>(std::nearbyint(std::ldexp(term, kFractionBits)));
   }
 
-  // The state as integers whose sums over ranks are the state of the whole: 32-bit limbs, so that 2^31 ranks cannot overflow.
+  // The state as integers whose sums over ranks are the state of the whole: 32-bit limbs, so that 2^31 ranks cannot
+  // overflow.
   [[nodiscard]] Words words() const {
     const auto bits = static_cast<UnsignedInteger>(total_);
-    const auto limb = [&](int index) { return static_cast<std::int64_t>(static_cast<std::uint32_t>(bits >> (32 * index))); };
+    const auto limb = [&](int index) {
+      return static_cast<std::int64_t>(static_cast<std::uint32_t>(bits >> (32 * index)));
+    };
     return {limb(0), limb(1), static_cast<std::int64_t>(total_ >> 64), unrepresentable_};
   }
 

@@ -1,21 +1,32 @@
 #include "trainer/first_rank.h"
 
+#include <filesystem>
+
 #include "core/error.h"
 #include "core/json.h"
 
 namespace dtrain {
+namespace {
+
+// First byte: '+' followed by the result, '-' followed by [code, message, hint].
+std::string failure_message(const Error& error) {
+  const Json failure = {static_cast<int>(error.code()), error.what(), error.hint()};
+  return "-" + failure.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
 
 std::string on_first_rank(HostComm& host, std::string_view name, const std::function<std::string()>& work) {
   std::string message;
   if (host.rank() == 0) {
-    // First byte: '+' followed by the result, '-' followed by [code, message, hint].
     try {
       message = "+" + work();
     } catch (const PeerFailed&) {
       throw;
     } catch (const Error& error) {
-      const Json failure = {static_cast<int>(error.code()), error.what(), error.hint()};
-      message = "-" + failure.dump(-1, ' ', false, Json::error_handler_t::replace);
+      message = failure_message(error);
+    } catch (const std::filesystem::filesystem_error& error) {
+      message = failure_message(system_error(error.what(), error.code().value()));
     }
   }
   host.broadcast(name, message, 0);

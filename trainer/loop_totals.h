@@ -1,5 +1,5 @@
-// LoopTotals: what the loop sums up between logs and over the run. Part of a checkpoint (in optimizer.safetensors), because a
-// run that resumes between two logs must log the same numbers as one that was never interrupted.
+// LoopTotals: what the loop sums up between logs and over the run. Part of a checkpoint (in optimizer.safetensors),
+// because a run that resumes between two logs must log the same numbers as one that was never interrupted.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,11 @@
 namespace dtrain {
 
 struct LoopTotals {
-  double loss_since_log = 0;         // sum over steps of their mean loss
+  double loss_since_log = 0;  // sum over steps of their mean loss
   std::int64_t steps_since_log = 0;
-  double loss = 0;                   // the same over the whole run
+  double loss = 0;  // the same over the whole run
   std::int64_t steps = 0;
-  std::int64_t updates = 0;          // steps that changed the weights: what the learning rate follows
+  std::int64_t updates = 0;  // steps that changed the weights: what the learning rate follows
 
   [[nodiscard]] NamedTensors state() const;
   // Throws Error(kData) when the tensors are missing or have another shape.

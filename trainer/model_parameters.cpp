@@ -45,7 +45,8 @@ std::int64_t trainable_elements(const Model& model) {
 
 std::int64_t computing_parameters(const Model& model) {
   std::int64_t count = 0;
-  for (const auto& entry : model.named_parameters()) count += is_embedding_table(entry.key()) ? 0 : entry.value().numel();
+  for (const auto& entry : model.named_parameters())
+    count += is_embedding_table(entry.key()) ? 0 : entry.value().numel();
   return count;
 }
 

@@ -9,11 +9,12 @@
 
 namespace dtrain {
 
-// All that require a gradient, named as in model.safetensors, the decayed ones first; each group in order of registration.
-// Not decayed: what name_is_decayed() says, and all parameters of modules whose class is a LayerNorm.
+// All that require a gradient, named as in model.safetensors, the decayed ones first; each group in order of
+// registration. Not decayed: what name_is_decayed() says, and all parameters of modules whose class is a LayerNorm.
 [[nodiscard]] std::vector<NamedParameter> optimizer_parameters(const Model& model);
 
-// Trainable elements, and those outside embedding tables (every parameter but those named *_embeddings.weight, wte, wpe).
+// Trainable elements, and those outside embedding tables (every parameter but those named *_embeddings.weight, wte,
+// wpe).
 [[nodiscard]] std::int64_t trainable_elements(const Model& model);
 [[nodiscard]] std::int64_t computing_parameters(const Model& model);
 

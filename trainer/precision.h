@@ -8,8 +8,8 @@ namespace dtrain {
 
 enum class Precision { kFloat32, kBfloat16, kFloat16 };
 
-// While it lives, autocast is on for `device` in this thread (kFloat32: nothing happens). Scopes nest; the cache of cast
-// weights goes with the outermost one, as with torch.autocast.
+// While it lives, autocast is on for `device` in this thread (kFloat32: nothing happens). Scopes nest; the cache of
+// cast weights goes with the outermost one, as with torch.autocast.
 class AutocastScope {
  public:
   AutocastScope(c10::DeviceType device, Precision precision);

@@ -24,8 +24,9 @@ fs::path choose_folder(const TrainConfig& config, const CheckpointStore& store) 
   const fs::path folder = expand_home(wanted);
   std::error_code ignored;
   if (!fs::exists(folder / "manifest.json", ignored)) {
-    throw usage_error(fmt::format("resume_from_checkpoint: {} is no checkpoint of dtrain (it has no manifest.json)", wanted),
-                      "name a checkpoint-<step> folder, or \"latest\"");
+    throw usage_error(
+        fmt::format("resume_from_checkpoint: {} is no checkpoint of dtrain (it has no manifest.json)", wanted),
+        "name a checkpoint-<step> folder, or \"latest\"");
   }
   const std::string damage = checkpoint_damage(folder);
   if (!damage.empty()) {

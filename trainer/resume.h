@@ -20,11 +20,13 @@ struct RunFacts {
   [[nodiscard]] Json json() const { return {{"world_size", world_size}, {"train_digest", train_digest}}; }
 };
 
-// Collective. The folder to go on from, verified by rank 0, or nothing: resume_from_checkpoint is not set, or is "latest"
-// and there is no checkpoint yet. Throws on all ranks: Error(kUsage) when the path is no checkpoint, Error(kData) when it is
-// damaged, Error(kDisagree) listing every setting that makes the run another one. Other changed settings are logged.
-[[nodiscard]] std::optional<std::filesystem::path> find_checkpoint(const TrainConfig& config, const CheckpointStore& store,
-                                                                   const RunFacts& facts, HostComm& host);
+// Collective. The folder to go on from, verified by rank 0, or nothing: resume_from_checkpoint is not set, or is
+// "latest" and there is no checkpoint yet. Throws on all ranks: Error(kUsage) when the path is no checkpoint,
+// Error(kData) when it is damaged, Error(kDisagree) listing every setting that makes the run another one. Other changed
+// settings are logged.
+[[nodiscard]] std::optional<std::filesystem::path> find_checkpoint(const TrainConfig& config,
+                                                                   const CheckpointStore& store, const RunFacts& facts,
+                                                                   HostComm& host);
 
 // Local. The differences that forbid resuming `saved` as `current`; empty when there are none.
 [[nodiscard]] std::string identity_differences(const TrainConfig& saved, const TrainConfig& current);

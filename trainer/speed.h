@@ -1,4 +1,5 @@
-// The speed keys of the Trainer's records: <prefix>_runtime (4 decimals), _samples_per_second and _steps_per_second (3).
+// The speed keys of the Trainer's records: <prefix>_runtime (4 decimals), _samples_per_second and _steps_per_second
+// (3).
 #pragma once
 
 #include <string>

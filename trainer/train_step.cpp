@@ -40,7 +40,8 @@ std::vector<Word> exchange(HostComm& host, std::string_view name, const Word& mi
   const std::vector<std::string> gathered =
       host.all_gather(name, std::string_view(reinterpret_cast<const char*>(&mine), sizeof mine));
   std::vector<Word> words(gathered.size());
-  for (std::size_t rank = 0; rank < words.size(); ++rank) std::memcpy(&words[rank], gathered[rank].data(), sizeof(Word));
+  for (std::size_t rank = 0; rank < words.size(); ++rank)
+    std::memcpy(&words[rank], gathered[rank].data(), sizeof(Word));
   return words;
 }
 
@@ -91,7 +92,8 @@ Error not_finite(HostComm& host, const std::vector<Batch>& micro_batches, const 
   return data_error(
       fmt::format("step {}: the {} is not finite (NaN or infinity); training examples, counted from 0: {}", step,
                   loss_finite ? "gradient" : "loss", where),
-      "no rank has changed its weights in this step; look at these examples, lower learning_rate, or set max_grad_norm");
+      "no rank has changed its weights in this step; look at these examples, lower learning_rate, or set "
+      "max_grad_norm");
 }
 
 }  // namespace
@@ -103,7 +105,8 @@ Batch to_device(const Batch& batch, c10::Device device) {
   return moved;
 }
 
-StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate, int signal) {
+StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate,
+                          int signal) {
   StepSize mine{step, static_cast<std::int64_t>(micro_batches.size()), 0, 0};
   for (const Batch& batch : micro_batches) {
     mine.weight += batch.weight;

@@ -1,8 +1,8 @@
 // TrainStep: one optimizer update over all ranks, all or none.
 //
-// The loss of every micro-batch is divided by the weight of the whole step (all ranks, all micro-batches), agreed before
-// backward: any split of a step gives the same gradient up to rounding. After the reduction the ranks exchange one control
-// word each; only when every loss and the gradient are finite does any rank touch its weights.
+// The loss of every micro-batch is divided by the weight of the whole step (all ranks, all micro-batches), agreed
+// before backward: any split of a step gives the same gradient up to rounding. After the reduction the ranks exchange
+// one control word each; only when every loss and the gradient are finite does any rank touch its weights.
 #pragma once
 
 #include <cstdint>
@@ -29,12 +29,12 @@ struct StepOptions {
 };
 
 struct StepResult {
-  double loss = 0;                // mean over the examples of the step, all ranks
-  double grad_norm = 0;           // of the reduced gradient, before clipping
-  std::int64_t examples = 0;      // all ranks, without fillers
+  double loss = 0;                  // mean over the examples of the step, all ranks
+  double grad_norm = 0;             // of the reduced gradient, before clipping
+  std::int64_t examples = 0;        // all ranks, without fillers
   std::int64_t input_elements = 0;  // ids fed to the model, padding included, all ranks
-  bool updated = true;            // false: float16 overflow, the weights are as before
-  int signal = 0;                 // the largest signal number that any rank has received, 0 for none
+  bool updated = true;              // false: float16 overflow, the weights are as before
+  int signal = 0;                   // the largest signal number that any rank has received, 0 for none
 };
 
 // The parts a step works on; they outlive it.
@@ -51,10 +51,12 @@ class TrainStep {
  public:
   TrainStep(StepParts parts, StepOptions options) : parts_(parts), options_(options) {}
 
-  // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rate; `signal` is what
-  // this rank has received. Throws the same Error(kData) on all ranks when a loss or the gradient is not finite (with float16
-  // the update is skipped instead, as long as a smaller scale can help), Error(kDisagree) when the ranks are at different steps.
-  [[nodiscard]] StepResult run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate, int signal);
+  // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rate; `signal` is
+  // what this rank has received. Throws the same Error(kData) on all ranks when a loss or the gradient is not finite
+  // (with float16 the update is skipped instead, as long as a smaller scale can help), Error(kDisagree) when the ranks
+  // are at different steps.
+  [[nodiscard]] StepResult run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate,
+                               int signal);
 
  private:
   StepParts parts_;

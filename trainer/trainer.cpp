@@ -82,19 +82,18 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                         .beta2 = training.adam_beta2,
                                         .epsilon = training.adam_epsilon,
                                         .weight_decay = training.weight_decay});
-  reducer_ = std::make_unique<Reducer>(trainable_parameters(*parts_.model), parts_.communicator,
-                                       reducer_options(training));
+  reducer_ =
+      std::make_unique<Reducer>(trainable_parameters(*parts_.model), parts_.communicator, reducer_options(training));
   schedule_ = make_lr_schedule({.name = training.lr_scheduler_type,
                                 .warmup_steps = resolved_steps(training.warmup_steps, arithmetic_.total_steps),
                                 .total_steps = arithmetic_.total_steps,
                                 .learning_rate = training.learning_rate,
                                 .kwargs = training.lr_scheduler_kwargs});
-  step_ = std::make_unique<TrainStep>(
-      StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_},
-      StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
-                  .max_grad_norm = training.max_grad_norm,
-                  .precision = precision_of(training),
-                  .device = parts_.device});
+  step_ = std::make_unique<TrainStep>(StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_},
+                                      StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
+                                                  .max_grad_norm = training.max_grad_norm,
+                                                  .precision = precision_of(training),
+                                                  .device = parts_.device});
   evaluation_options_ = {.batch_size = training.per_device_eval_batch_size,
                          .prefetch = prefetched_batches(training),
                          .precision = precision_of(training),
@@ -147,8 +146,7 @@ TrainOutcome Trainer::train() {
   // What a stopped run left undone after its last step (an evaluation, say) comes first.
   act_on_control();
   const std::int64_t steps_per_epoch = arithmetic_.steps_per_epoch;
-  std::int64_t first_micro_batch =
-      state_.global_step % steps_per_epoch * config_.training.gradient_accumulation_steps;
+  std::int64_t first_micro_batch = state_.global_step % steps_per_epoch * config_.training.gradient_accumulation_steps;
   for (std::int64_t epoch = state_.global_step / steps_per_epoch;
        epoch < arithmetic_.epochs && !state_.control.should_training_stop && signal_ == 0; ++epoch) {
     train_epoch(epoch, first_micro_batch);
@@ -167,10 +165,11 @@ TrainOutcome Trainer::train() {
 
 void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   const TrainingConfig& training = config_.training;
-  const Sampling sampling = training.train_sampling_strategy == "sequential" ? Sampling::kSequential : Sampling::kRandom;
+  const Sampling sampling =
+      training.train_sampling_strategy == "sequential" ? Sampling::kSequential : Sampling::kRandom;
   const std::vector<std::int64_t> order =
-      sample_order(parts_.train_data->size(), static_cast<std::uint64_t>(training.data_seed.value_or(training.seed)), epoch,
-                   sampling);
+      sample_order(parts_.train_data->size(), static_cast<std::uint64_t>(training.data_seed.value_or(training.seed)),
+                   epoch, sampling);
   BatchLoader loader(parts_.train_data, parts_.collator, shard(order, shard_), shard_,
                      training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training));
   const std::int64_t micro_batches = arithmetic_.micro_batches_per_epoch;
@@ -183,10 +182,11 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
       if (!batch) break;
       group.push_back(std::move(*batch));
     }
-    DTRAIN_CHECK(!group.empty(), "the loader of epoch {} ended after {} of {} micro-batches", epoch, micro_batches_done_,
-                 micro_batches);
+    DTRAIN_CHECK(!group.empty(), "the loader of epoch {} ended after {} of {} micro-batches", epoch,
+                 micro_batches_done_, micro_batches);
     micro_batches_done_ += std::ssize(group);
-    state_.epoch = static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
+    state_.epoch =
+        static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
     train_one_step(std::move(group));
     // The last step of an epoch is followed by the epoch's own events, which a stop must not lose.
     if (state_.control.should_training_stop || state_.control.should_epoch_stop) break;
@@ -214,7 +214,8 @@ void Trainer::train_one_step(std::vector<Batch> micro_batches) {
   ++totals_.steps;
   if (result.updated) ++totals_.updates;
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
-  state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters(*parts_.model));
+  state_.total_flos +=
+      6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters(*parts_.model));
   state_.global_step = step;
   callbacks_.on_step_end(state_, state_.control,
                          StepReport{.loss = result.loss,
@@ -228,7 +229,8 @@ void Trainer::act_on_control() {
   TrainerControl& control = state_.control;
   if (control.should_log) log_training();
   control.should_log = false;
-  // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its checkpoint.
+  // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its
+  // checkpoint.
   if (signal_ != 0) return;
   if (control.should_evaluate) {
     control.should_evaluate = false;
@@ -254,9 +256,11 @@ void Trainer::log_training() {
 OrderedJson Trainer::evaluate() {
   if (!parts_.eval_data) throw usage_error("there is no evaluation data", "set data.eval");
   fault_point("evaluate", state_.global_step);
-  const EvaluationResult result = dtrain::evaluate(
-      *parts_.model, parts_.eval_data, parts_.collator, parts_.metrics, host_, evaluation_options_,
-      [&](std::int64_t done, std::int64_t total) { callbacks_.on_prediction_step(state_, state_.control, done, total); });
+  const EvaluationResult result =
+      dtrain::evaluate(*parts_.model, parts_.eval_data, parts_.collator, parts_.metrics, host_, evaluation_options_,
+                       [&](std::int64_t done, std::int64_t total) {
+                         callbacks_.on_prediction_step(state_, state_.control, done, total);
+                       });
   OrderedJson record = evaluation_record(result);
   record["epoch"] = state_.epoch;
   callbacks_.on_log(state_, state_.control, state_.add_log(record));

@@ -4,9 +4,9 @@
 //   Trainer trainer(config, std::move(parts));
 //   const TrainOutcome outcome = trainer.train();
 //
-// Every member function is collective: all ranks build a Trainer from equal settings and data and call the same functions.
-// Errors that concern the job are thrown on all ranks alike; an exception of one rank only is for the caller to report.
-// One thread per rank.
+// Every member function is collective: all ranks build a Trainer from equal settings and data and call the same
+// functions. Errors that concern the job are thrown on all ranks alike; an exception of one rank only is for the caller
+// to report. One thread per rank.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <c10/core/Device.h>
@@ -49,8 +50,8 @@ struct TrainerParts {
   std::shared_ptr<const Dataset> eval_data;  // may be null
   std::shared_ptr<const Collator> collator;
   std::vector<std::unique_ptr<Metric>> metrics;
-  std::vector<std::shared_ptr<Callback>> callbacks;    // run after the default flow, in this order
-  std::vector<std::filesystem::path> tokenizer_files;  // copied into every checkpoint
+  std::vector<std::shared_ptr<Callback>> callbacks;                  // run after the default flow, in this order
+  std::vector<std::pair<std::string, std::string>> tokenizer_files;  // name, content: part of every checkpoint
   World world;
   HostComm* host = nullptr;  // outlives the Trainer
   std::shared_ptr<Communicator> communicator;

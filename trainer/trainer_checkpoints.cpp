@@ -27,8 +27,8 @@ std::uint64_t bytes_of(const Model& model) {
   return bytes;
 }
 
-void copy_files(const std::vector<fs::path>& files, const fs::path& folder) {
-  for (const fs::path& file : files) write_file_synced(folder / file.filename(), read_file(file));
+void write_files(const std::vector<std::pair<std::string, std::string>>& files, const fs::path& folder) {
+  for (const auto& [name, content] : files) write_file_synced(folder / name, content);
 }
 
 }  // namespace
@@ -44,7 +44,8 @@ bool Trainer::update_best(const OrderedJson& record) {
   const double value = found->get<double>();
   // A tie keeps the earlier one, and NaN is never better: comparisons with it are false.
   const bool greater = training.greater_is_better.value_or(!name.ends_with("loss"));
-  const bool better = !std::isnan(value) && (!state_.best_metric || (greater ? value > *state_.best_metric : value < *state_.best_metric));
+  const bool better = !std::isnan(value) &&
+                      (!state_.best_metric || (greater ? value > *state_.best_metric : value < *state_.best_metric));
   // Rank 0 decides: metrics are sums of integers, but their last division may round differently on another machine.
   const bool improved = on_first_rank(host_, "best metric", [&] { return std::string(better ? "1" : ""); }) == "1";
   if (!improved) return false;
@@ -55,7 +56,7 @@ bool Trainer::update_best(const OrderedJson& record) {
 
 void Trainer::write_checkpoint_files(const fs::path& stage) const {
   save_model(*parts_.model, stage);
-  copy_files(parts_.tokenizer_files, stage);
+  write_files(parts_.tokenizer_files, stage);
   NamedTensors tensors = optimizer_->state();
   for (auto& tensor : totals_.state()) tensors.push_back(std::move(tensor));
   if (config_.training.fp16) {
@@ -76,13 +77,13 @@ void Trainer::save_checkpoint(bool save_again) {
     if (best_step && (*best_step == step || fs::exists(store_.folder_of(*best_step), ignored))) {
       state_.best_model_checkpoint = store_.folder_of(*best_step).string();
     }
-    const fs::path folder =
-        store_.publish({.step = step,
-                        // Weights, two moments, and room for the small files.
-                        .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
-                        .config_digest = config_digest(config_),
-                        .facts = RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}.json(),
-                        .write = [&](const fs::path& stage) { write_checkpoint_files(stage); }});
+    const fs::path folder = store_.publish(
+        {.step = step,
+         // Weights, two moments, and room for the small files.
+         .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
+         .config_digest = config_digest(config_),
+         .facts = RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}.json(),
+         .write = [&](const fs::path& stage) { write_checkpoint_files(stage); }});
     store_.prune(best_step, config_.training.save_total_limit.value_or(0));
     write_record("running", std::nullopt, "");
     return state_.best_model_checkpoint.value_or("");
@@ -142,7 +143,8 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
 void Trainer::load_best(TrainOutcome& outcome) {
   if (!config_.training.load_best_model_at_end) return;
   if (!state_.best_global_step || !state_.best_model_checkpoint) {
-    log::warning("load_best_model_at_end: no evaluated checkpoint; the result is the model after step {}", state_.global_step);
+    log::warning("load_best_model_at_end: no evaluated checkpoint; the result is the model after step {}",
+                 state_.global_step);
     return;
   }
   const std::int64_t best = *state_.best_global_step;
@@ -185,8 +187,9 @@ void Trainer::save_final_model() {
     fs::create_directories(stage);
     try {
       save_model(*parts_.model, stage);
-      copy_files(parts_.tokenizer_files, stage);
-      for (const auto& entry : fs::directory_iterator(stage)) rename_synced(entry.path(), folder / entry.path().filename());
+      write_files(parts_.tokenizer_files, stage);
+      for (const auto& entry : fs::directory_iterator(stage))
+        rename_synced(entry.path(), folder / entry.path().filename());
     } catch (const std::exception&) {
       std::error_code ignored;
       fs::remove_all(stage, ignored);

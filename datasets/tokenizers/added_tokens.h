@@ -1,5 +1,5 @@
-// AddedTokenMatcher: finds added tokens inside text before it is cut into words, as the `tokenizers` library does: leftmost,
-// then longest; single_word, lstrip and rstrip applied to each match. Const and thread-safe.
+// AddedTokenMatcher: finds added tokens inside text before it is cut into words, as the `tokenizers` library does:
+// leftmost, then longest; single_word, lstrip and rstrip applied to each match. Const and thread-safe.
 #pragma once
 
 #include <array>

@@ -27,8 +27,9 @@ class BertNormalizer {
   std::array<char, 128> ascii_{};  // what a character becomes; kRemoved: nothing
 };
 
-// Bytes of the first word of `text` (not empty, not starting with white space): one punctuation character, or everything up
-// to the next white space or punctuation. 0 when `text` starts with white space, whose bytes then go to `*white`.
+// Bytes of the first word of `text` (not empty, not starting with white space): one punctuation character, or
+// everything up to the next white space or punctuation. 0 when `text` starts with white space, whose bytes then go to
+// `*white`.
 [[nodiscard]] std::size_t next_bert_word(std::string_view text, std::size_t* white);
 
 }  // namespace dtrain

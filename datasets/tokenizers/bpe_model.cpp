@@ -110,7 +110,7 @@ void BpeModel::merge_long(std::vector<std::int32_t>& ids, std::size_t begin) con
     if (i + 1 < size) push_pair(i, i + 1, [&](std::uint64_t entry) { heap.push_back(entry); });
   }
   std::priority_queue<std::uint64_t, std::vector<std::uint64_t>, std::greater<>> queue(std::greater<>{},
-                                                                                      std::move(heap));
+                                                                                       std::move(heap));
   const auto push = [&queue](std::uint64_t entry) { queue.push(entry); };
   while (!queue.empty()) {
     const auto rank = static_cast<std::uint32_t>(queue.top() >> 32);

@@ -1,5 +1,5 @@
-// BpeModel: merges the bytes of a word pair by pair, lowest rank first, leftmost first among equals (Sennrich et al. 2016, as the
-// `tokenizers` library does it). Const and thread-safe.
+// BpeModel: merges the bytes of a word pair by pair, lowest rank first, leftmost first among equals (Sennrich et al.
+// 2016, as the `tokenizers` library does it). Const and thread-safe.
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
-// The byte level of GPT-2: the pattern that cuts text into pieces, and the characters that stand for bytes in vocabularies.
-// Pure functions, thread-safe.
+// The byte level of GPT-2: the pattern that cuts text into pieces, and the characters that stand for bytes in
+// vocabularies. Pure functions, thread-safe.
 #pragma once
 
 #include <array>

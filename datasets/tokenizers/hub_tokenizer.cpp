@@ -23,8 +23,8 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 // The word-piece decoder's cleaning, applied to each token by itself (decoders/wordpiece.rs of the library).
 void clean_up(std::string& token) {
   static constexpr std::pair<std::string_view, std::string_view> kRules[] = {
-      {" .", "."},     {" ?", "?"},     {" !", "!"},          {" ,", ","},   {" ' ", "'"},    {" n't", "n't"},
-      {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},    {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
   };
   for (const auto& [from, to] : kRules) replace_all(token, from, to);
 }
@@ -54,8 +54,8 @@ HubTokenizer::HubTokenizer(TokenizerSpec spec, const std::string& where)
     }
     AddedTokenMatcher& matcher = token.normalized ? normalized_tokens_ : raw_tokens_;
     if (!matcher.add(pattern, token, spec_.split_special_tokens)) {
-      throw data_error(fmt::format("{}: added token \"{}\" is empty after normalisation, or equal to another one", where,
-                                   token.content),
+      throw data_error(fmt::format("{}: added token \"{}\" is empty after normalisation, or equal to another one",
+                                   where, token.content),
                        "remove one of the added tokens");
     }
     added_by_id_.emplace(token.id, AddedName{token.content, pattern, token.special});
@@ -71,9 +71,9 @@ void HubTokenizer::encode(std::string_view text, const EncodeOptions& options, s
   const auto& after = options.add_special_tokens ? spec_.after : kNoIds;
   const auto special = static_cast<std::int64_t>(before.size() + after.size());
   if (options.max_length < 0 || (options.max_length > 0 && options.max_length < special)) {
-    throw usage_error(fmt::format("max_length = {} leaves no room for the tokenizer's {} special ids",
-                                  options.max_length, special),
-                      "choose a larger max_length, or 0 for no limit");
+    throw usage_error(
+        fmt::format("max_length = {} leaves no room for the tokenizer's {} special ids", options.max_length, special),
+        "choose a larger max_length, or 0 for no limit");
   }
   ids.insert(ids.end(), before.begin(), before.end());
   const std::size_t limit = options.max_length == 0
@@ -86,8 +86,7 @@ void HubTokenizer::encode(std::string_view text, const EncodeOptions& options, s
   }
   Output output{ids, limit, WordCache::of_thread(serial_)};
   raw_tokens_.scan(
-      text, [&](std::string_view part) { encode_text(part, output); },
-      [&](std::int32_t id) { ids.push_back(id); });
+      text, [&](std::string_view part) { encode_text(part, output); }, [&](std::int32_t id) { ids.push_back(id); });
   if (ids.size() > limit) ids.resize(limit);
   ids.insert(ids.end(), after.begin(), after.end());
 }

@@ -1,5 +1,5 @@
-// HubTokenizer: the Tokenizer built from a TokenizerSpec. Added tokens are cut out first, the rest is normalised, cut into
-// words and handed to the model; words met lately come from a cache of the thread.
+// HubTokenizer: the Tokenizer built from a TokenizerSpec. Added tokens are cut out first, the rest is normalised, cut
+// into words and handed to the model; words met lately come from a cache of the thread.
 #pragma once
 
 #include <memory>

@@ -20,7 +20,8 @@ T take(simdjson::simdjson_result<T> result, const JsonView& view, std::string_vi
 }  // namespace
 
 Error JsonView::error(const std::string& reason) const {
-  return data_error(fmt::format("{}: {}", where_, reason), "fetch the tokenizer's files anew, or name another tokenizer");
+  return data_error(fmt::format("{}: {}", where_, reason),
+                    "fetch the tokenizer's files anew, or name another tokenizer");
 }
 
 std::optional<JsonView> JsonView::find(std::string_view key) const {

@@ -1,5 +1,5 @@
-// JsonView: read-only access to a large JSON file through simdjson, with errors that name file and key. The files of tokenizers
-// hold a hundred thousand entries, and a repeated key in them is damage, which a map of keys would hide.
+// JsonView: read-only access to a large JSON file through simdjson, with errors that name file and key. The files of
+// tokenizers hold a hundred thousand entries, and a repeated key in them is damage, which a map of keys would hide.
 #pragma once
 
 #include <cstdint>

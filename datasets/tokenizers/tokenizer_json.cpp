@@ -49,8 +49,8 @@ void read_merges(const JsonView& model, TokenizerSpec& spec) {
       }
       left = text.substr(0, space);
       right = text.substr(space + 1);
-    } else if (entry.get(pair) != simdjson::SUCCESS || pair.size() != 2 ||
-               pair.at(0).get(left) != simdjson::SUCCESS || pair.at(1).get(right) != simdjson::SUCCESS) {
+    } else if (entry.get(pair) != simdjson::SUCCESS || pair.size() != 2 || pair.at(0).get(left) != simdjson::SUCCESS ||
+               pair.at(1).get(right) != simdjson::SUCCESS) {
       throw data_error(fmt::format("{}: neither a string nor a pair of strings", where()), std::string(kHint));
     }
     add_merge(left, right, view.where(), spec);
@@ -65,8 +65,8 @@ void read_model(const JsonView& model, TokenizerSpec& spec) {
   read_vocabulary(model.at("vocab"), spec.vocabulary);
   if (type == "BPE") {
     spec.model = TokenizerSpec::Model::kBytePair;
-    for (const char* key : {"dropout", "byte_fallback", "ignore_merges", "continuing_subword_prefix",
-                            "end_of_word_suffix"}) {
+    for (const char* key :
+         {"dropout", "byte_fallback", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"}) {
       require_unset(model, key);
     }
     spec.fuse_unknown = model.boolean_or("fuse_unk", false);

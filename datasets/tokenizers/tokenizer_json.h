@@ -9,8 +9,9 @@
 
 namespace dtrain {
 
-// Fills everything but kind, files and the special tokens that other files name. Components other than those of byte-level BPE
-// and BERT are errors that name the file and the component. Its truncation and padding are ignored: EncodeOptions decide.
+// Fills everything but kind, files and the special tokens that other files name. Components other than those of
+// byte-level BPE and BERT are errors that name the file and the component. Its truncation and padding are ignored:
+// EncodeOptions decide.
 void read_tokenizer_json(const JsonView& root, TokenizerSpec& spec);
 
 // An object of token: id.
@@ -22,8 +23,8 @@ void add_merge(std::string_view left, std::string_view right, const std::string&
 // The flags and content of an added token's object; `id` stays -1.
 [[nodiscard]] AddedToken read_added_token(const JsonView& view);
 
-// Gives the token its id (the vocabulary's, or the next free one) and appends it. `id` is what the file says, if it does; a
-// different one is damage. Does nothing when the token has been added before and `once` is false.
+// Gives the token its id (the vocabulary's, or the next free one) and appends it. `id` is what the file says, if it
+// does; a different one is damage. Does nothing when the token has been added before and `once` is false.
 void add_token(AddedToken token, std::optional<std::int64_t> id, bool once, const std::string& where,
                TokenizerSpec& spec);
 

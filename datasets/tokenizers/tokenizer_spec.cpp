@@ -46,13 +46,16 @@ void for_each_line(const MappedFile& file, Use&& use) {
   }
 }
 
-// What tokenizer_config.json and special_tokens_map.json say beside the vocabulary. Which one counts follows transformers
-// (PreTrainedTokenizerBase._from_pretrained): the map, unless the configuration has an added_tokens_decoder.
+// What tokenizer_config.json and special_tokens_map.json say beside the vocabulary. Which one counts follows
+// transformers (PreTrainedTokenizerBase._from_pretrained): the map, unless the configuration has an
+// added_tokens_decoder.
 class Settings {
  public:
   explicit Settings(const fs::path& folder) {
-    if (is_file(folder / "tokenizer_config.json")) config_ = std::make_unique<JsonFile>(folder / "tokenizer_config.json");
-    if (is_file(folder / "special_tokens_map.json")) map_ = std::make_unique<JsonFile>(folder / "special_tokens_map.json");
+    if (is_file(folder / "tokenizer_config.json"))
+      config_ = std::make_unique<JsonFile>(folder / "tokenizer_config.json");
+    if (is_file(folder / "special_tokens_map.json"))
+      map_ = std::make_unique<JsonFile>(folder / "special_tokens_map.json");
     if (find("added_tokens_decoder")) map_.reset();
     if (const auto name = find("tokenizer_class")) {
       class_name_ = name->text();
@@ -240,8 +243,8 @@ void add_named_tokens(const fs::path& folder, const Settings& settings, bool wit
   }
 }
 
-// BertTokenizer and GPT2Tokenizer build their own normaliser and pre-tokenizer from tokenizer_config.json, so what that file
-// says explicitly wins over tokenizer.json. What it does not say stays as tokenizer.json has it.
+// BertTokenizer and GPT2Tokenizer build their own normaliser and pre-tokenizer from tokenizer_config.json, so what that
+// file says explicitly wins over tokenizer.json. What it does not say stays as tokenizer.json has it.
 void apply_class_settings(const Settings& settings, bool from_json, TokenizerSpec& spec) {
   if (spec.kind == "gpt2") {
     if (const auto view = settings.find("add_prefix_space")) spec.add_prefix_space = view->boolean();
@@ -255,8 +258,9 @@ void apply_class_settings(const Settings& settings, bool from_json, TokenizerSpe
     if (options.strip_accents == options.lowercase) options.strip_accents = lower->boolean();
     options.lowercase = lower->boolean();
   } else if (from_json && !options.lowercase) {
-    log::warning("tokenizer.json keeps upper case and tokenizer_config.json has no do_lower_case: dtrain keeps upper case, "
-                 "transformers would lower it; add \"do_lower_case\": false to be sure");
+    log::warning(
+        "tokenizer.json keeps upper case and tokenizer_config.json has no do_lower_case: dtrain keeps upper case, "
+        "transformers would lower it; add \"do_lower_case\": false to be sure");
   }
   if (strip) options.strip_accents = strip->boolean();
   if (const auto view = settings.find("tokenize_chinese_chars")) options.handle_chinese_chars = view->boolean();
@@ -302,7 +306,8 @@ TokenizerSpec read_tokenizer_spec(const fs::path& folder) {
                      "name the folder of a tokenizer of the Hugging Face Hub");
   }
   set_kind(folder, settings, spec);
-  const bool known_class = settings.class_name() != "PreTrainedTokenizer" && settings.class_name() != "TokenizersBackend";
+  const bool known_class =
+      settings.class_name() != "PreTrainedTokenizer" && settings.class_name() != "TokenizersBackend";
   if (!spec.kind.empty() && known_class) apply_class_settings(settings, from_json, spec);
   if (!from_json && spec.kind.empty()) {
     throw data_error(fmt::format("{}: a {} without tokenizer.json is not supported",
@@ -325,8 +330,8 @@ TokenizerSpec read_tokenizer_spec(const fs::path& folder) {
       if (wants("add_eos_token")) spec.after = {role_id(spec, settings, "eos_token", where)};
     }
   }
-  if (const auto token = settings.find_special("pad_token") || !padding ? named_token(spec, settings, "pad_token")
-                                                                       : std::nullopt) {
+  if (const auto token =
+          settings.find_special("pad_token") || !padding ? named_token(spec, settings, "pad_token") : std::nullopt) {
     spec.pad_id = find_token(spec, token->content);
   } else if (padding && !settings.mentions("pad_token")) {
     spec.pad_id = find_token(spec, *padding);

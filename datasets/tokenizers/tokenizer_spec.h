@@ -40,7 +40,7 @@ struct TokenizerSpec {
   enum class Decoder { kJoinWithSpaces, kByteLevel, kWordPiece };
 
   Model model = Model::kWordPiece;
-  std::string kind;  // "bert", "gpt2" or ""
+  std::string kind;       // "bert", "gpt2" or ""
   Vocabulary vocabulary;  // of the model; added tokens that it lacks are in added_tokens only
   std::optional<std::int32_t> unknown_id;
 

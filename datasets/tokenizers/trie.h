@@ -14,7 +14,7 @@ class Trie {
   static constexpr Node kNone = 0xFFFFFFFF;
 
   struct Match {
-    std::size_t size = 0;     // bytes; 0: nothing matched
+    std::size_t size = 0;  // bytes; 0: nothing matched
     std::int32_t value = -1;
   };
 
@@ -38,7 +38,7 @@ class Trie {
   [[nodiscard]] Node child(Node node, char byte) const;
   void grow();
 
-  std::vector<Edge> edges_;  // open addressing
+  std::vector<Edge> edges_;           // open addressing
   std::vector<std::int32_t> values_;  // by node; -1: no string ends here
 };
 

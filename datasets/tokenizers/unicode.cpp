@@ -158,9 +158,8 @@ void append_utf8(char32_t code_point, std::string& out) {
 }
 
 std::size_t count_code_points(std::string_view valid_text) {
-  return static_cast<std::size_t>(std::count_if(valid_text.begin(), valid_text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
+  return static_cast<std::size_t>(std::count_if(valid_text.begin(), valid_text.end(),
+                                                [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 bool is_valid_utf8(std::string_view text) { return simdjson::validate_utf8(text.data(), text.size()); }

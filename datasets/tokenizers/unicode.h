@@ -1,5 +1,5 @@
-// Unicode for tokenizers: properties, lower case and canonical decomposition exactly as the `tokenizers` library has them
-// (it mixes several Unicode versions, see make_unicode_tables.py), and UTF-8. Pure functions, thread-safe.
+// Unicode for tokenizers: properties, lower case and canonical decomposition exactly as the `tokenizers` library has
+// them (it mixes several Unicode versions, see make_unicode_tables.py), and UTF-8. Pure functions, thread-safe.
 #pragma once
 
 #include <array>

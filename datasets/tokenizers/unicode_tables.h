@@ -29,7 +29,8 @@ struct ClassRun {
 extern const std::span<const Property> kProperties;
 extern const std::span<const LowerRun> kLowerRuns;
 extern const std::span<const ClassRun> kCombiningClasses;
-// Repeated: code point, n, n code points. Ascending. Lower case of more than one character; full canonical decompositions.
+// Repeated: code point, n, n code points. Ascending. Lower case of more than one character; full canonical
+// decompositions.
 extern const std::span<const std::uint32_t> kLongLower;
 extern const std::span<const std::uint32_t> kDecompositions;
 

@@ -20,7 +20,7 @@ class Vocabulary {
 
   [[nodiscard]] std::optional<std::int32_t> find(std::string_view token) const;
   [[nodiscard]] std::optional<std::string_view> token(std::int32_t id) const;
-  [[nodiscard]] std::size_t size() const { return count_; }                                            // tokens
+  [[nodiscard]] std::size_t size() const { return count_; }                                        // tokens
   [[nodiscard]] std::int32_t end_id() const { return static_cast<std::int32_t>(places_.size()); }  // largest id + 1
 
  private:
@@ -32,7 +32,7 @@ class Vocabulary {
   void grow();
 
   std::string bytes_;
-  std::vector<Place> places_;       // by id
+  std::vector<Place> places_;        // by id
   std::vector<std::int32_t> slots_;  // open addressing by hash of the token; -1 is empty
   std::size_t count_ = 0;
 };

@@ -1,5 +1,5 @@
-// WordPieceModel: cuts a word greedily into the longest pieces of the vocabulary, or gives the unknown token for all of it.
-// Const and thread-safe.
+// WordPieceModel: cuts a word greedily into the longest pieces of the vocabulary, or gives the unknown token for all of
+// it. Const and thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,11 @@
-// Compiled with OpenMP (at::parallel_for is serial without it) and for vector units; see trainer/CMakeLists.txt.
+// Compiled for vector units and without math errno; see trainer/CMakeLists.txt.
 #include "trainer/optim/flat_kernels.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 
-#include <ATen/Parallel.h>
+#include "trainer/kernels/cpu/parallel.h"
 
 namespace dtrain {
 namespace {
@@ -32,7 +32,7 @@ std::vector<Piece> cut_into_pieces(const Tasks& tasks) {
 
 template <class Function>
 void for_each_piece(const std::vector<Piece>& pieces, const Function& function) {
-  at::parallel_for(0, static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+  cpu::parallel_for(static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) function(static_cast<std::size_t>(i));
   });
 }

@@ -1,0 +1,202 @@
+#include "launcher/inputs.h"
+
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/hub_folder.h"
+#include "core/log.h"
+#include "datasets/collators/padding_collator.h"
+#include "datasets/token_data.h"
+#include "dist/agreement.h"
+#include "launcher/token_progress.h"
+
+namespace dtrain {
+namespace fs = std::filesystem;
+namespace {
+
+// The padding id, and whether the settings rather than the tokenizer's files name it.
+struct Padding {
+  std::int64_t id = 0;
+  std::optional<std::string> named;  // the token, when the settings name it
+};
+
+Padding choose_padding(const TokenizerConfig& settings, const Tokenizer& tokenizer) {
+  if (!settings.pad_token) {
+    if (const auto id = tokenizer.pad_id()) return {*id, std::nullopt};
+    throw usage_error(fmt::format("the tokenizer in {} has no padding token", *settings.path),
+                      "set tokenizer.pad_token = \"eos\", or to a token of the vocabulary");
+  }
+  if (*settings.pad_token == "eos") {
+    const auto id = tokenizer.eos_id();
+    if (!id) {
+      throw usage_error(
+          fmt::format("tokenizer.pad_token: the tokenizer in {} has no end-of-text token", *settings.path),
+          "name a token of the vocabulary");
+    }
+    return {*id, tokenizer.id_to_token(*id)};
+  }
+  const auto id = tokenizer.token_to_id(*settings.pad_token);
+  if (!id) {
+    throw usage_error(fmt::format("tokenizer.pad_token: the tokenizer in {} has no token \"{}\"", *settings.path,
+                                  *settings.pad_token),
+                      "name a token of the vocabulary, or \"eos\"");
+  }
+  return {*id, *settings.pad_token};
+}
+
+std::vector<std::pair<std::string, std::string>> read_tokenizer_files(const Tokenizer& tokenizer,
+                                                                      const Padding& padding) {
+  constexpr std::string_view kConfigName = "tokenizer_config.json";
+  std::vector<std::pair<std::string, std::string>> files;
+  bool has_config = false;
+  for (const fs::path& path : tokenizer.files()) {
+    std::string content = read_file(path);
+    if (path.filename() == kConfigName && padding.named) {
+      Json json = parse_json(content, path.string());
+      json["pad_token"] = *padding.named;
+      content = json.dump(2) + "\n";
+      has_config = true;
+    }
+    files.emplace_back(path.filename().string(), std::move(content));
+  }
+  if (padding.named && !has_config) {
+    files.emplace_back(kConfigName, OrderedJson{{"pad_token", *padding.named}}.dump(2) + "\n");
+  }
+  return files;
+}
+
+LabelKind label_kind_of(ProblemType type) {
+  switch (type) {
+    case ProblemType::kSingleLabel:
+      return LabelKind::kClass;
+    case ProblemType::kMultiLabel:
+      return LabelKind::kMultiLabel;
+    case ProblemType::kRegression:
+      return LabelKind::kRegression;
+  }
+  return LabelKind::kClass;
+}
+
+void check_fit(const Model& model, const Tokenizer& tokenizer, const TrainConfig& config) {
+  const bool too_large = tokenizer.vocab_size() > model.vocab_size();
+  const bool other_kind =
+      !tokenizer.kind().empty() && tokenizer.kind() != model.model_type() && !config.model.random_init;
+  if (!too_large && !other_kind) return;
+  throw data_error(
+      fmt::format("tokenizer of another model: the tokenizer in {} ({}, {} tokens) does not fit the model in {} ({}, "
+                  "{} tokens)",
+                  *config.tokenizer.path, tokenizer.kind().empty() ? "kind unknown" : tokenizer.kind(),
+                  tokenizer.vocab_size(), config.model.path, model.model_type(), model.vocab_size()),
+      "use the tokenizer that the model was trained with: leave tokenizer.path out when it lies in model.path");
+}
+
+std::int64_t choose_max_length(const TrainConfig& config, const Model& model) {
+  const std::int64_t wanted = config.tokenizer.max_length.value_or(model.max_positions());
+  if (wanted > model.max_positions()) {
+    throw usage_error(fmt::format("tokenizer.max_length is {}, but the model in {} reads at most {} tokens", wanted,
+                                  config.model.path, model.max_positions()),
+                      fmt::format("set tokenizer.max_length = {} or less", model.max_positions()));
+  }
+  return wanted;
+}
+
+// Collective. Builds on one rank per node, then opens on all.
+std::shared_ptr<const Dataset> load_data(const TokenDataOptions& options, const Tokenizer& tokenizer,
+                                         const World& world, HostComm& host, const std::string& name) {
+  std::shared_ptr<const Dataset> data;
+  if (world.is_first_on_node()) {
+    TokenDisplay display(fmt::format("tokenizing {} data", name), world.is_first());
+    data = load_token_data(options, tokenizer, /*may_build=*/true,
+                           [&](std::int64_t done, std::int64_t total) { display.show(done, total); });
+  }
+  host.barrier("token store of the " + name + " data");
+  if (!data) data = load_token_data(options, tokenizer, /*may_build=*/false);
+  return data;
+}
+
+}  // namespace
+
+Problem problem_of(const ModelConfig& settings, const Json& model_json) {
+  Problem problem;
+  if (settings.num_labels) {
+    problem.num_labels = *settings.num_labels;
+  } else if (const auto names = model_json.find("id2label"); names != model_json.end() && names->is_object()) {
+    problem.num_labels = static_cast<std::int64_t>(names->size());
+  }
+  std::string type;
+  if (settings.problem_type) {
+    type = *settings.problem_type;
+  } else if (const auto stored = model_json.find("problem_type"); stored != model_json.end() && stored->is_string()) {
+    type = stored->get<std::string>();
+  } else {
+    type = problem.num_labels == 1 ? "regression" : "single_label_classification";
+  }
+  if (type == "regression") {
+    problem.type = ProblemType::kRegression;
+  } else if (type == "multi_label_classification") {
+    problem.type = ProblemType::kMultiLabel;
+  } else if (type != "single_label_classification") {
+    throw data_error(fmt::format("config.json of the model: problem_type \"{}\" is not known", type),
+                     "set model.problem_type");
+  }
+  return problem;
+}
+
+Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads) {
+  Inputs inputs;
+  const fs::path model_folder = pretrained_folder(config.model.path);
+  const Problem problem = problem_of(config.model, read_json_file(model_folder / "config.json"));
+  inputs.problem_type = problem.type;
+  inputs.tokenizer = load_tokenizer(pretrained_folder(*config.tokenizer.path));
+  const Padding padding = choose_padding(config.tokenizer, *inputs.tokenizer);
+
+  LoadedModel loaded = load_model({.folder = model_folder,
+                                   .task = config.model.task,
+                                   .num_labels = problem.num_labels,
+                                   .problem_type = problem.type,
+                                   .dropout = config.model.dropout.value_or(-1),
+                                   .pad_token_id = padding.id,
+                                   .seed = static_cast<std::uint64_t>(config.training.seed),
+                                   .random_init = config.model.random_init});
+  inputs.model = std::move(loaded.model);
+  inputs.report = std::move(loaded.report);
+  inputs.num_labels = static_cast<std::int64_t>(inputs.model->config_json().at("id2label").size());
+  check_fit(*inputs.model, *inputs.tokenizer, config);
+  inputs.max_length = choose_max_length(config, *inputs.model);
+  inputs.tokenizer_files = read_tokenizer_files(*inputs.tokenizer, padding);
+  inputs.collator = make_padding_collator({.pad_id = static_cast<std::int32_t>(padding.id),
+                                           .pad_to_multiple_of = config.data.pad_to_multiple_of.value_or(1),
+                                           .label_kind = label_kind_of(problem.type)});
+
+  TokenDataOptions options;
+  options.reader = {
+      .path = expand_home(config.data.train),
+      .format = parse_data_format(config.data.format),
+      .text_column = config.data.text,
+      .label_column = config.data.label,
+      .label_kind = label_kind_of(problem.type),
+      .class_names = config.data.labels,
+      .num_labels = inputs.num_labels,
+      .invalid_utf8 = config.data.invalid_utf8 == "replace" ? InvalidUtf8::kReplace : InvalidUtf8::kError};
+  options.samples = config.data.train_samples;
+  options.shuffle_seed = static_cast<std::uint64_t>(config.data.shuffle_seed);
+  options.max_length = inputs.max_length;
+  options.cache_dir = expand_home(config.data.cache_dir);
+  options.threads = threads;
+  inputs.train_data = load_data(options, *inputs.tokenizer, world, host, "training");
+  if (config.data.eval) {
+    options.reader.path = expand_home(*config.data.eval);
+    options.samples = config.data.eval_samples;
+    inputs.eval_data = load_data(options, *inputs.tokenizer, world, host, "evaluation");
+  }
+  agree(host, "data",
+        {{"tokenizer", inputs.tokenizer->digest()},
+         {"training data", inputs.train_data->digest()},
+         {"evaluation data", inputs.eval_data ? inputs.eval_data->digest() : "none"}});
+  return inputs;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,48 @@
+// Inputs: model, tokenizer and data of a run, loaded and checked against each other.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "configs/train_config.h"
+#include "datasets/collators/collator.h"
+#include "datasets/dataset.h"
+#include "datasets/label_kind.h"
+#include "datasets/tokenizers/tokenizer.h"
+#include "dist/host_comm.h"
+#include "dist/world.h"
+#include "trainer/models/model.h"
+
+namespace dtrain {
+
+struct Inputs {
+  std::shared_ptr<Model> model;  // on the CPU
+  LoadReport report;
+  std::int64_t num_labels = 0;
+  ProblemType problem_type = ProblemType::kSingleLabel;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::int64_t max_length = 0;
+  std::shared_ptr<const Dataset> train_data;
+  std::shared_ptr<const Dataset> eval_data;  // null when data.eval is not set
+  std::shared_ptr<const Collator> collator;
+  // Name and content of the tokenizer's files as the result carries them: read once, so that a run does not depend on
+  // files that change under it.
+  std::vector<std::pair<std::string, std::string>> tokenizer_files;
+};
+
+// Collective: one rank per node builds missing token stores with `threads` threads, the others wait and open them; the
+// digests of data and tokenizer are compared between all ranks. Throws Error for everything that does not fit.
+[[nodiscard]] Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads);
+
+// What the head predicts, as the settings or else config.json of the model say it.
+struct Problem {
+  ProblemType type = ProblemType::kSingleLabel;
+  std::int64_t num_labels = 0;  // 0: the model's own default
+};
+[[nodiscard]] Problem problem_of(const ModelConfig& settings, const Json& model_json);
+
+}  // namespace dtrain

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Records optimizer numbers of torch and transformers for tests/unit/trainer: schedules, decay groups, AdamW, loss scaling.
+
+    record_optim.py [OUTPUT.json]      default: tests/data/golden/optim.json (seconds)
+"""
+import json
+import pathlib
+import sys
+import tempfile
+
+import torch
+import transformers
+from transformers.optimization import get_scheduler
+
+OUTPUT = pathlib.Path(__file__).resolve().parents[1] / "data" / "golden" / "optim.json"
+
+
+def schedule(name, warmup, total, peak, kwargs):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    scheduler = get_scheduler(name, optimizer, warmup, total, kwargs or None)
+    factor = scheduler.lr_lambdas[0]
+    steps = sorted({0, 1, max(0, warmup - 1), warmup, warmup + 1, total - 1, total, total + 1, total + 5}
+                   | {round(total * part / 23) for part in range(24)})
+    points = []
+    for step in steps:
+        try:
+            points.append([step, float(factor(step))])
+        except ZeroDivisionError:  # polynomial with warmup == total: the peer has no value there
+            continue
+    return {"name": name, "warmup": warmup, "total": total, "learning_rate": peak, "kwargs": kwargs, "points": points}
+
+
+def schedules():
+    lengths = [(0, 1), (0, 100), (1, 100), (10, 100), (37, 100), (99, 100), (100, 100), (120, 100), (500, 123457)]
+    shapes = [("constant", {}), ("constant_with_warmup", {}), ("linear", {}), ("cosine", {}),
+              ("cosine", {"num_cycles": 1.5}), ("cosine_with_restarts", {}), ("cosine_with_restarts", {"num_cycles": 3}),
+              ("polynomial", {}), ("polynomial", {"lr_end": 1e-6, "power": 2.5})]
+    return [schedule(name, warmup, total, 3e-5, kwargs) for name, kwargs in shapes for warmup, total in lengths]
+
+
+def decay_groups():
+    models = {
+        "bert": transformers.BertForSequenceClassification(transformers.BertConfig(
+            vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)),
+        "gpt2": transformers.GPT2ForSequenceClassification(transformers.GPT2Config(
+            vocab_size=11, n_embd=8, n_layer=2, n_head=2, n_positions=8)),
+    }
+    result = {}
+    for kind, model in models.items():
+        layer_norm = {f"{prefix}.{name}" for prefix, module in model.named_modules()
+                      if isinstance(module, torch.nn.LayerNorm) for name, _ in module.named_parameters(recurse=False)}
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = transformers.TrainingArguments(output_dir=folder, use_cpu=True, weight_decay=0.01, report_to="none")
+            trainer = transformers.Trainer(model=model, args=arguments)
+            decayed = set(trainer.get_decay_parameter_names(model))
+            optimizer = trainer.create_optimizer()
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+        result[kind] = {
+            "parameters": [{"name": name, "layer_norm": name in layer_norm, "decay": name in decayed}
+                           for name, _ in model.named_parameters()],
+            "optimizer_order": order,
+        }
+    odd = ["norm.weight", "a.norm.weight", "a.normal.weight", "a.q_norm.weight", "a.norm_q.weight", "a.RMSNorm.weight",
+           "a.LayerNorm.scale", "a.unbiased.weight", "a.norm", "norm", "wte.weight", "a.post_norms.weight"]
+    result["odd_names"] = []
+    for name in odd:
+        module = torch.nn.Module()
+        inner = module
+        *parts, last = name.split(".")
+        for part in parts:
+            child = torch.nn.Module()
+            inner.add_module(part, child)
+            inner = child
+        inner.register_parameter(last, torch.nn.Parameter(torch.zeros(1)))
+        forbidden = transformers.Trainer.get_decay_parameter_names(None, module)
+        result["odd_names"].append({"name": name, "decay": name in forbidden})
+    return result
+
+
+def adamw():
+    torch.manual_seed(7)
+    shapes = [("dense.weight", (7, 5), True), ("dense.bias", (5,), False), ("norm.weight", (3,), False)]
+    parameters = [torch.nn.Parameter(torch.randn(shape) * 0.1) for _, shape, _ in shapes]
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    beta1, beta2, epsilon, weight_decay, max_norm = 0.9, 0.98, 1e-7, 0.05, 1.0
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for p, s in zip(parameters, shapes) if s[2]], "weight_decay": weight_decay},
+         {"params": [p for p, s in zip(parameters, shapes) if not s[2]], "weight_decay": 0.0}, {"params": [frozen]}],
+        lr=0.0, betas=(beta1, beta2), eps=epsilon, fused=False, foreach=False)
+    result = {"options": {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": weight_decay},
+              "max_norm": max_norm,
+              "parameters": [{"name": n, "shape": list(s), "decay": d, "start": p.detach().flatten().tolist()}
+                             for p, (n, s, d) in zip(parameters, shapes)],
+              "steps": []}
+    for step in range(20):
+        rate = 1e-2 * min(step, 5) / 5 * (1 - step / 25)
+        for index, parameter in enumerate(parameters):
+            # The third has no gradient in two steps: it, its moments and its step count stay as they are.
+            missing = index == 2 and step in (3, 4)
+            parameter.grad = None if missing else torch.randn(parameter.shape) * (0.02 if step % 3 else 3.0)
+        gradients = [None if p.grad is None else p.grad.flatten().tolist() for p in parameters]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        result["steps"].append({"learning_rate": rate, "gradients": gradients, "grad_norm": norm.item(),
+                                "values": [p.detach().flatten().tolist() for p in parameters]})
+    result["end"] = [{"exp_avg": optimizer.state[p]["exp_avg"].flatten().tolist(),
+                      "exp_avg_sq": optimizer.state[p]["exp_avg_sq"].flatten().tolist(),
+                      "step": int(optimizer.state[p]["step"])} for p in parameters]
+    return result
+
+
+def grad_scaler():
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0, growth_interval=4)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    outcomes = [1, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    scales = []
+    for good in outcomes:
+        parameter.grad = torch.ones(1) if good else torch.full((1,), float("inf"))
+        scaler.scale(torch.ones(1))
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    return {"growth_interval": 4, "finite": outcomes, "scales": scales}
+
+
+def main():
+    output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
+    data = {"recorded_with": f"torch {torch.__version__}, transformers {transformers.__version__}",
+            "schedules": schedules(), "decay_groups": decay_groups(), "adamw": adamw(), "grad_scaler": grad_scaler()}
+    output.write_text(json.dumps(data) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

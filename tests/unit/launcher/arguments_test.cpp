@@ -1,0 +1,78 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "launcher/arguments.h"
+
+namespace dtrain {
+namespace {
+
+using testing::HasSubstr;
+
+std::string refusal(const std::vector<std::string>& words) {
+  try {
+    (void)parse_arguments(words);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_FALSE(error.hint().empty());
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Arguments, AFileAloneMeansTrain) {
+  for (const auto& words : {std::vector<std::string>{"a.toml"}, {"train", "a.toml"}}) {
+    const Arguments arguments = parse_arguments(words);
+    EXPECT_EQ(arguments.command, Arguments::Command::kTrain);
+    EXPECT_EQ(arguments.file, "a.toml");
+    EXPECT_EQ(arguments.bind, BindMode::kFair);
+  }
+}
+
+TEST(Arguments, OptionsMayStandBeforeAndAfterTheFile) {
+  const std::vector<std::string> overrides = {"training.seed=1", "data.labels=[\"a b\"]"};
+  for (const auto& words :
+       {std::vector<std::string>{"--set", overrides[0], "x/y", "--set", overrides[1], "--bind", "none"},
+        {"x/y", "--set=" + overrides[0], "--set=" + overrides[1], "--bind=none"},
+        {"--bind", "none", "--set", overrides[0], "train", "x/y", "--set", overrides[1]}}) {
+    const Arguments arguments = parse_arguments(words);
+    EXPECT_EQ(arguments.command, Arguments::Command::kTrain);
+    EXPECT_EQ(arguments.file, "x/y");
+    EXPECT_EQ(arguments.overrides, overrides);
+    EXPECT_EQ(arguments.bind, BindMode::kNone);
+  }
+}
+
+TEST(Arguments, CommandsAreRecognised) {
+  EXPECT_EQ(parse_arguments({"config", "a.toml"}).command, Arguments::Command::kConfig);
+  EXPECT_TRUE(parse_arguments({"config", "--markdown"}).markdown);
+  EXPECT_EQ(parse_arguments({"doctor", "/tmp"}).folder, "/tmp");
+  EXPECT_EQ(parse_arguments({"help", "training"}).section, "training");
+  EXPECT_EQ(parse_arguments({"a.toml", "--help"}).command, Arguments::Command::kHelp);
+  EXPECT_EQ(parse_arguments({"--version"}).command, Arguments::Command::kVersion);
+}
+
+TEST(Arguments, MistakesNameTheNearestWord) {
+  EXPECT_THAT(refusal({"trian"}), HasSubstr("did you mean train?"));
+  EXPECT_THAT(refusal({"docter"}), HasSubstr("did you mean doctor?"));
+  EXPECT_THAT(refusal({"--sett", "a=b", "x.toml"}), HasSubstr("--sett: did you mean --set?"));
+  EXPECT_THAT(refusal({"x.toml", "--ranks=3"}), HasSubstr("--ranks"));
+  EXPECT_THAT(refusal({}), HasSubstr("no configuration file"));
+  EXPECT_THAT(refusal({"config"}), HasSubstr("no configuration file"));
+  EXPECT_THAT(refusal({"a.toml", "b.toml"}), HasSubstr("b.toml"));
+  EXPECT_THAT(refusal({"a.toml", "--bind", "some"}), HasSubstr("some"));
+  EXPECT_THAT(refusal({"a.toml", "--set"}), HasSubstr("--set"));
+}
+
+TEST(Arguments, HelpTeaches) {
+  const std::string text = help_text("");
+  for (const char* word :
+       {"mpirun -np 4 dtrain", "srun", "--set", "Exit codes", "75", "dtrain help training", "docs/settings.md"}) {
+    EXPECT_THAT(text, HasSubstr(word));
+  }
+  EXPECT_THAT(help_text("training"), HasSubstr("learning_rate"));
+  EXPECT_THROW((void)help_text("trainin"), Error);
+}
+
+}  // namespace
+}  // namespace dtrain

@@ -1,0 +1,288 @@
+#include "trainer/metrics/metric.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include <ATen/ops/empty.h>
+
+#include "core/error.h"
+
+namespace dtrain {
+namespace {
+
+double quotient(double part, double whole) { return whole == 0 ? 0.0 : part / whole; }
+
+double mean(double total, std::int64_t count) {
+  return count == 0 ? std::numeric_limits<double>::quiet_NaN() : total / static_cast<double>(count);
+}
+
+// The first of the largest; NaN counts as the largest, as in numpy.
+std::int64_t argmax(std::span<const float> row) {
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < row.size() && !std::isnan(row[best]); ++i) {
+    if (row[i] > row[best] || std::isnan(row[i])) best = i;
+  }
+  return static_cast<std::int64_t>(best);
+}
+
+// Logits and labels of one batch as plain memory, checked once.
+class ClassBatch {
+ public:
+  ClassBatch(const at::Tensor& logits, const at::Tensor& labels, std::int64_t num_labels, bool multi_label)
+      : num_labels_(num_labels), size_(logits.size(0)) {
+    DTRAIN_CHECK(logits.dim() == 2 && logits.size(1) == num_labels, "logits with {} dimensions", logits.dim());
+    DTRAIN_CHECK(labels.numel() == (multi_label ? size_ * num_labels : size_), "{} labels for {} examples",
+                 labels.numel(), size_);
+    logits_ = logits.to(at::kCPU, at::kFloat).contiguous();
+    labels_ = labels.to(at::kCPU, multi_label ? at::kFloat : at::kLong).contiguous();
+  }
+
+  [[nodiscard]] std::int64_t size() const { return size_; }
+
+  [[nodiscard]] std::int64_t predicted_class(std::int64_t example) const { return argmax(row(logits_, example)); }
+  [[nodiscard]] std::int64_t true_class(std::int64_t example) const {
+    const std::int64_t label = labels_.const_data_ptr<std::int64_t>()[example];
+    if (label < 0 || label >= num_labels_) {
+      throw data_error(fmt::format("label {} in the evaluation data, but the model has {} classes", label, num_labels_),
+                       "set model.num_labels, or correct the data");
+    }
+    return label;
+  }
+
+  [[nodiscard]] bool predicted(std::int64_t example, std::int64_t label) const {
+    return row(logits_, example)[static_cast<std::size_t>(label)] > 0;
+  }
+  [[nodiscard]] bool truth(std::int64_t example, std::int64_t label) const {
+    const float value = row(labels_, example)[static_cast<std::size_t>(label)];
+    if (value != 0 && value != 1) {
+      throw data_error(fmt::format("label value {} in the evaluation data of a multi-label problem", value),
+                       "labels must be 0 or 1");
+    }
+    return value == 1;
+  }
+
+ private:
+  [[nodiscard]] std::span<const float> row(const at::Tensor& tensor, std::int64_t example) const {
+    return {tensor.const_data_ptr<float>() + example * num_labels_, static_cast<std::size_t>(num_labels_)};
+  }
+
+  std::int64_t num_labels_;
+  std::int64_t size_;
+  at::Tensor logits_;
+  at::Tensor labels_;
+};
+
+class StatefulMetric : public Metric {
+ public:
+  StatefulMetric(std::size_t counts, std::size_t sums) {
+    state_.counts.assign(counts, 0);
+    state_.sums.assign(sums, 0.0);
+  }
+  [[nodiscard]] MetricState& state() override { return state_; }
+  void reset() override {
+    std::fill(state_.counts.begin(), state_.counts.end(), 0);
+    std::fill(state_.sums.begin(), state_.sums.end(), 0.0);
+  }
+
+ protected:
+  MetricState state_;
+};
+
+// counts: [correct, all]. With several labels an example is correct when all its labels are.
+class Accuracy final : public StatefulMetric {
+ public:
+  Accuracy(std::int64_t num_labels, bool multi_label)
+      : StatefulMetric(2, 0), num_labels_(num_labels), multi_label_(multi_label) {}
+
+  void add(const at::Tensor& logits, const at::Tensor& labels) override {
+    const ClassBatch batch(logits, labels, num_labels_, multi_label_);
+    for (std::int64_t i = 0; i < batch.size(); ++i) {
+      bool correct = true;
+      if (multi_label_) {
+        for (std::int64_t k = 0; k < num_labels_; ++k)
+          correct = (batch.predicted(i, k) == batch.truth(i, k)) && correct;
+      } else {
+        correct = batch.predicted_class(i) == batch.true_class(i);
+      }
+      state_.counts[0] += correct ? 1 : 0;
+    }
+    state_.counts[1] += batch.size();
+  }
+
+  [[nodiscard]] std::vector<std::pair<std::string, double>> compute() const override {
+    return {{"accuracy", mean(static_cast<double>(state_.counts[0]), state_.counts[1])}};
+  }
+
+ private:
+  std::int64_t num_labels_;
+  bool multi_label_;
+};
+
+enum class Average { kBinary, kMicro, kMacro, kWeighted };
+enum class Score { kF1, kPrecision, kRecall };
+
+// counts: per class [true positives, predicted, actual].
+class ClassScore final : public StatefulMetric {
+ public:
+  ClassScore(std::string name, Score score, Average average, std::int64_t num_labels, bool multi_label)
+      : StatefulMetric(3 * static_cast<std::size_t>(num_labels), 0),
+        name_(std::move(name)),
+        score_(score),
+        average_(average),
+        num_labels_(num_labels),
+        multi_label_(multi_label) {}
+
+  void add(const at::Tensor& logits, const at::Tensor& labels) override {
+    const ClassBatch batch(logits, labels, num_labels_, multi_label_);
+    for (std::int64_t i = 0; i < batch.size(); ++i) {
+      if (multi_label_) {
+        for (std::int64_t k = 0; k < num_labels_; ++k) count(k, batch.predicted(i, k), batch.truth(i, k));
+      } else {
+        const std::int64_t predicted = batch.predicted_class(i);
+        const std::int64_t actual = batch.true_class(i);
+        count(predicted, true, predicted == actual);
+        if (predicted != actual) count(actual, false, true);
+      }
+    }
+  }
+
+  [[nodiscard]] std::vector<std::pair<std::string, double>> compute() const override { return {{name_, value()}}; }
+
+ private:
+  struct Tally {
+    double hits = 0;
+    double predicted = 0;
+    double actual = 0;
+  };
+
+  void count(std::int64_t label, bool predicted, bool actual) {
+    std::int64_t* tally = &state_.counts[3 * static_cast<std::size_t>(label)];
+    tally[0] += predicted && actual ? 1 : 0;
+    tally[1] += predicted ? 1 : 0;
+    tally[2] += actual ? 1 : 0;
+  }
+
+  [[nodiscard]] Tally tally(std::int64_t label) const {
+    const std::int64_t* counts = &state_.counts[3 * static_cast<std::size_t>(label)];
+    return {static_cast<double>(counts[0]), static_cast<double>(counts[1]), static_cast<double>(counts[2])};
+  }
+
+  [[nodiscard]] double score(const Tally& tally) const {
+    if (score_ == Score::kPrecision) return quotient(tally.hits, tally.predicted);
+    if (score_ == Score::kRecall) return quotient(tally.hits, tally.actual);
+    return quotient(2 * tally.hits, tally.predicted + tally.actual);
+  }
+
+  [[nodiscard]] double value() const {
+    if (average_ == Average::kBinary) return score(tally(1));
+    Tally all;
+    double total = 0;
+    double weights = 0;
+    for (std::int64_t label = 0; label < num_labels_; ++label) {
+      const Tally each = tally(label);
+      all.hits += each.hits;
+      all.predicted += each.predicted;
+      all.actual += each.actual;
+      // Classes that occur neither in the data nor in the predictions are no classes for scikit-learn; the columns of a
+      // multi-label problem always are.
+      if (!multi_label_ && each.predicted == 0 && each.actual == 0) continue;
+      const double weight = average_ == Average::kWeighted ? each.actual : 1.0;
+      total += weight * score(each);
+      weights += weight;
+    }
+    return average_ == Average::kMicro ? score(all) : quotient(total, weights);
+  }
+
+  std::string name_;
+  Score score_;
+  Average average_;
+  std::int64_t num_labels_;
+  bool multi_label_;
+};
+
+// counts: [values], sums: [sum of squared or of absolute errors].
+class RegressionError final : public StatefulMetric {
+ public:
+  RegressionError(std::string name, bool squared) : StatefulMetric(1, 1), name_(std::move(name)), squared_(squared) {}
+
+  void add(const at::Tensor& logits, const at::Tensor& labels) override {
+    DTRAIN_CHECK(logits.numel() == labels.numel(), "{} outputs for {} labels", logits.numel(), labels.numel());
+    const at::Tensor output = logits.to(at::kCPU, at::kFloat).contiguous();
+    const at::Tensor target = labels.to(at::kCPU, at::kFloat).contiguous();
+    for (std::int64_t i = 0; i < output.numel(); ++i) {
+      const double error = static_cast<double>(output.const_data_ptr<float>()[i]) -
+                           static_cast<double>(target.const_data_ptr<float>()[i]);
+      state_.sums[0] += squared_ ? error * error : std::abs(error);
+    }
+    state_.counts[0] += output.numel();
+  }
+
+  [[nodiscard]] std::vector<std::pair<std::string, double>> compute() const override {
+    return {{name_, mean(state_.sums[0], state_.counts[0])}};
+  }
+
+ private:
+  std::string name_;
+  bool squared_;
+};
+
+constexpr std::array<std::string_view, 6> kNames = {"accuracy", "f1", "precision", "recall", "mse", "mae"};
+constexpr std::array<std::string_view, 4> kAverages = {"binary", "micro", "macro", "weighted"};
+
+Average average_of(const std::string& spec, const std::string& name, const std::string& average,
+                   std::int64_t num_labels, bool multi_label) {
+  const auto found = std::find(kAverages.begin(), kAverages.end(), average);
+  if (found == kAverages.end()) {
+    throw usage_error(fmt::format("metrics.compute: unknown average in \"{}\"", spec),
+                      fmt::format("known: {}", fmt::join(kAverages, ", ")));
+  }
+  const auto result = static_cast<Average>(found - kAverages.begin());
+  if (result == Average::kBinary && (multi_label || num_labels != 2)) {
+    throw usage_error(fmt::format("metrics.compute: \"{}\" is for two classes, but the model has {}{}", spec,
+                                  num_labels, multi_label ? " labels of which several may hold" : ""),
+                      fmt::format("write \"{0}:micro\", \"{0}:macro\" or \"{0}:weighted\"", name));
+  }
+  return result;
+}
+
+}  // namespace
+
+std::unique_ptr<Metric> make_metric(const std::string& spec, std::int64_t num_labels, bool multi_label) {
+  const std::size_t colon = spec.find(':');
+  const std::string name = spec.substr(0, colon);
+  const std::optional<std::string> average =
+      colon == std::string::npos ? std::nullopt : std::optional<std::string>(spec.substr(colon + 1));
+  if (std::find(kNames.begin(), kNames.end(), name) == kNames.end()) {
+    const std::string nearest = nearest_name(name, kNames);
+    throw usage_error(fmt::format("metrics.compute: unknown metric \"{}\"", spec),
+                      nearest.empty() ? fmt::format("known: {}", fmt::join(kNames, ", "))
+                                      : fmt::format("did you mean \"{}\"?", nearest));
+  }
+  const bool takes_average = name == "f1" || name == "precision" || name == "recall";
+  if (average && !takes_average) {
+    throw usage_error(fmt::format("metrics.compute: \"{}\" takes no average", name), fmt::format("write \"{}\"", name));
+  }
+  if (name == "mse" || name == "mae") {
+    if (num_labels != 1 && !multi_label) {
+      throw usage_error(
+          fmt::format("metrics.compute: \"{}\" is for regression, but the model has {} classes", name, num_labels),
+          "use accuracy, f1, precision or recall");
+    }
+    return std::make_unique<RegressionError>(name, name == "mse");
+  }
+  if (num_labels < 2 && !multi_label) {
+    throw usage_error(fmt::format("metrics.compute: \"{}\" is for classes, but the model predicts a number", name),
+                      "use mse or mae, or set model.num_labels");
+  }
+  if (name == "accuracy") return std::make_unique<Accuracy>(num_labels, multi_label);
+  const Average how = average_of(spec, name, average.value_or("binary"), num_labels, multi_label);
+  const Score score = name == "f1" ? Score::kF1 : name == "precision" ? Score::kPrecision : Score::kRecall;
+  return std::make_unique<ClassScore>(name, score, how, num_labels, multi_label);
+}
+
+}  // namespace dtrain

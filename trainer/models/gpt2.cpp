@@ -1,0 +1,173 @@
+#include "trainer/models/gpt2.h"
+
+#include <cmath>
+#include <utility>
+
+#include <ATen/ops/arange.h>
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "trainer/kernels/attention.h"
+#include "trainer/kernels/dropout.h"
+#include "trainer/models/layers.h"
+
+namespace dtrain {
+namespace {
+
+// Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward output).
+constexpr std::uint32_t kSitesPerBlock = 3;
+
+class Attention : public torch::nn::Module {
+ public:
+  Attention(const Gpt2Config& config, std::int64_t layer)
+      : joined_(register_module("c_attn", std::make_shared<Conv1dLayer>(config.hidden_size, 3 * config.hidden_size))),
+        project_(register_module("c_proj", std::make_shared<Conv1dLayer>(config.hidden_size, config.hidden_size))),
+        dropout_(config.residual_dropout) {
+    options_.num_heads = config.num_heads;
+    options_.scale = config.scale_attention
+                         ? 1.0 / std::sqrt(static_cast<double>(config.hidden_size / config.num_heads))
+                         : 1.0;
+    if (config.scale_by_layer) options_.scale /= static_cast<double>(layer + 1);
+    options_.causal = true;
+    options_.dropout = config.attention_dropout;
+  }
+
+  // residual + dropout(attention(x))
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& mask, const DropoutKeys& keys,
+                     std::uint32_t site) const {
+    AttentionOptions options = options_;
+    options.site = site;
+    const std::vector<at::Tensor> parts = joined_->forward(x).chunk(3, 2);
+    const at::Tensor context = attention(parts[0], parts[1], parts[2], mask, options, keys);
+    return counter_dropout_add(project_->forward(context), residual, dropout_, keys, site + 1);
+  }
+
+ private:
+  std::shared_ptr<Conv1dLayer> joined_;
+  std::shared_ptr<Conv1dLayer> project_;
+  AttentionOptions options_;
+  double dropout_;
+};
+
+class FeedForward : public torch::nn::Module {
+ public:
+  explicit FeedForward(const Gpt2Config& config)
+      : expand_(register_module("c_fc", std::make_shared<Conv1dLayer>(config.hidden_size, config.inner_size))),
+        project_(register_module("c_proj", std::make_shared<Conv1dLayer>(config.inner_size, config.hidden_size))),
+        activation_(config.activation),
+        dropout_(config.residual_dropout) {}
+
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const DropoutKeys& keys,
+                     std::uint32_t site) const {
+    return counter_dropout_add(project_->forward(activate(expand_->forward(x), activation_)), residual, dropout_, keys,
+                               site);
+  }
+
+ private:
+  std::shared_ptr<Conv1dLayer> expand_;
+  std::shared_ptr<Conv1dLayer> project_;
+  Activation activation_;
+  double dropout_;
+};
+
+}  // namespace
+
+class Gpt2Block : public torch::nn::Module {
+ public:
+  Gpt2Block(const Gpt2Config& config, std::int64_t layer)
+      : norm_1_(register_module("ln_1", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
+        attention_(register_module("attn", std::make_shared<Attention>(config, layer))),
+        norm_2_(register_module("ln_2", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
+        feed_forward_(register_module("mlp", std::make_shared<FeedForward>(config))) {}
+
+  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& mask, const DropoutKeys& keys,
+                     std::uint32_t site) const {
+    const at::Tensor attended = attention_->forward(norm_1_->forward(hidden), hidden, mask, keys, site);
+    return feed_forward_->forward(norm_2_->forward(attended), attended, keys, site + 2);
+  }
+
+ private:
+  std::shared_ptr<LayerNormLayer> norm_1_;
+  std::shared_ptr<Attention> attention_;
+  std::shared_ptr<LayerNormLayer> norm_2_;
+  std::shared_ptr<FeedForward> feed_forward_;
+};
+
+Gpt2Backbone::Gpt2Backbone(const Gpt2Config& config) : dropout_(config.embedding_dropout) {
+  words_ = register_module("wte", std::make_shared<EmbeddingLayer>(config.vocab_size, config.hidden_size));
+  positions_ = register_module("wpe", std::make_shared<EmbeddingLayer>(config.max_positions, config.hidden_size));
+  const auto list = register_module("h", std::make_shared<torch::nn::Module>());
+  for (std::int64_t i = 0; i < config.num_layers; ++i) {
+    blocks_.push_back(list->register_module(std::to_string(i), std::make_shared<Gpt2Block>(config, i)));
+  }
+  norm_ = register_module("ln_f", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps));
+}
+
+Gpt2Backbone::~Gpt2Backbone() = default;
+
+at::Tensor Gpt2Backbone::forward(const at::Tensor& ids, const at::Tensor& types, const at::Tensor& mask,
+                                 const DropoutKeys& keys, std::vector<at::Tensor>* trace) const {
+  at::Tensor hidden = words_->forward(ids).add(positions_->first_rows(ids.size(1)));
+  if (types.defined()) hidden = hidden.add(words_->forward(types));
+  if (trace != nullptr) trace->push_back(hidden);
+  hidden = counter_dropout(hidden, dropout_, keys, 0);
+  std::uint32_t site = 1;
+  for (const auto& block : blocks_) {
+    hidden = block->forward(hidden, mask, keys, site);
+    if (trace != nullptr) trace->push_back(hidden);
+    site += kSitesPerBlock;
+  }
+  return hidden;
+}
+
+at::Tensor Gpt2Backbone::final_norm(const at::Tensor& hidden) const { return norm_->forward(hidden); }
+
+Gpt2ForSequenceClassification::Gpt2ForSequenceClassification(const Gpt2Config& config, ClassifierConfig classifier)
+    : ClassifierModel(std::move(classifier)), config_(config) {
+  transformer_ = register_module("transformer", std::make_shared<Gpt2Backbone>(config));
+  score_ = register_module("score", std::make_shared<LinearLayer>(config.hidden_size, num_labels(), false));
+}
+
+Gpt2ForSequenceClassification::~Gpt2ForSequenceClassification() = default;
+
+at::Tensor Gpt2ForSequenceClassification::logits(const Inputs& inputs, const DropoutKeys& keys) {
+  const std::int64_t batch = inputs.ids.size(0);
+  const std::int64_t length = inputs.ids.size(1);
+  at::Tensor real;
+  if (config_.pad_token_id >= 0) {
+    real = inputs.ids.ne(config_.pad_token_id);
+  } else if (inputs.mask.defined()) {
+    real = inputs.mask.ne(0);
+  } else if (batch > 1) {
+    throw data_error("GPT-2 cannot find the last token of each example: there is neither a pad token nor a mask",
+                     "set tokenizer.pad_token, for example to \"eos\"");
+  }
+  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, inputs.mask, keys);
+  at::Tensor picked;
+  if (real.defined()) {
+    // The right-most real token, 0 when there is none: right for padding on either side.
+    const at::Tensor last = at::arange(length, inputs.ids.options()).mul(real).argmax(1);
+    const at::Tensor row = at::arange(batch, inputs.ids.options()).mul(length).add(last);
+    picked = hidden.reshape({batch * length, hidden.size(2)}).index_select(0, row);
+  } else {
+    picked = hidden.select(1, length - 1);
+  }
+  return score_->forward(transformer_->final_norm(picked));
+}
+
+bool Gpt2ForSequenceClassification::may_be_missing(const std::string& parameter) const {
+  return parameter.starts_with("score.");
+}
+
+InitialValue Gpt2ForSequenceClassification::initial_value(const std::string& parameter) const {
+  if (parameter.ends_with(".bias")) return {0, 0};
+  if (parameter.ends_with("ln_1.weight") || parameter.ends_with("ln_2.weight") || parameter.ends_with("ln_f.weight")) {
+    return {1, 0};
+  }
+  // Two residual additions per block: the GPT-2 paper scales their projections by 1 / sqrt(2 n_layer).
+  const bool residual = parameter.ends_with("c_proj.weight");
+  return {0, residual ? config_.initializer_range / std::sqrt(2.0 * static_cast<double>(config_.num_layers))
+                      : config_.initializer_range};
+}
+
+}  // namespace dtrain

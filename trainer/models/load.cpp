@@ -1,0 +1,193 @@
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "trainer/models/bert.h"
+#include "trainer/models/gpt2.h"
+#include "trainer/models/model.h"
+#include "trainer/models/weight_files.h"
+
+namespace dtrain {
+namespace {
+
+bool ends_with_any(const std::string& name, std::initializer_list<const char*> endings) {
+  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
+}
+
+// Buffers that older versions of transformers stored among the weights.
+bool is_old_buffer(const std::string& name) {
+  return ends_with_any(name, {".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids"});
+}
+
+// The names of TensorFlow's LayerNorm, which files converted from it still have.
+std::string modern_name(std::string name) {
+  const auto rename = [&](const std::string& old_end, const std::string& new_end) {
+    if (name.ends_with(old_end)) name.replace(name.size() - old_end.size(), old_end.size(), new_end);
+  };
+  rename("LayerNorm.gamma", "LayerNorm.weight");
+  rename("LayerNorm.beta", "LayerNorm.bias");
+  return name;
+}
+
+std::string shape_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+using Parameters = std::map<std::string, at::Tensor>;  // name in the file -> parameter
+
+Parameters parameters_by_stored_name(const Model& model) {
+  Parameters result;
+  for (const auto& item : model.named_parameters()) result.emplace(model.stored_name(item.key()), item.value());
+  return result;
+}
+
+void copy_into(at::Tensor parameter, const std::string& name, const std::string& stored, const WeightFiles& files) {
+  const at::Tensor value = files.tensor(stored);
+  const std::string where = fmt::format("{}: tensor {:?}", files.path_of(stored), stored);
+  if (!value.is_floating_point()) {
+    throw data_error(fmt::format("{} has type {}; {} needs floating-point numbers", where,
+                                 c10::toString(value.scalar_type()), name),
+                     "quantised weights cannot be trained; use the original model");
+  }
+  if (value.sizes() != parameter.sizes()) {
+    throw data_error(fmt::format("{} has shape {} but config.json makes {} {}", where, shape_text(value.sizes()), name,
+                                 shape_text(parameter.sizes())),
+                     "config.json and the weights must come from the same model");
+  }
+  parameter.copy_(value);
+}
+
+// Which tensor of the files goes to which parameter. Names may lack the prefix of the base model.
+struct Assignment {
+  std::map<std::string, std::string> source;  // parameter -> tensor
+  std::vector<std::string> unexpected;
+};
+
+Assignment assign(const Parameters& parameters, const std::string& prefix, const WeightFiles& files) {
+  Assignment result;
+  for (const std::string& stored : files.names()) {
+    if (is_old_buffer(stored)) continue;
+    std::string name = modern_name(stored);
+    if (!parameters.contains(name)) name = prefix + name;
+    if (!parameters.contains(name)) {
+      result.unexpected.push_back(stored);
+      continue;
+    }
+    const auto [earlier, inserted] = result.source.emplace(name, stored);
+    if (!inserted) {
+      throw data_error(fmt::format("{}: tensors {:?} and {:?} are both meant for {}", files.path(), earlier->second,
+                                   stored, name),
+                       "remove one of the two");
+    }
+  }
+  return result;
+}
+
+void check_head(const ClassifierModel& model, const Parameters& parameters, const Assignment& assignment,
+                const WeightFiles& files) {
+  const auto source = assignment.source.find(model.head_weight());
+  if (source == assignment.source.end()) return;
+  const at::Tensor stored = files.tensor(source->second);
+  const std::int64_t wanted = parameters.at(model.head_weight()).size(0);
+  if (stored.dim() != 2 || stored.size(0) == wanted) return;
+  throw data_error(
+      fmt::format("{}: the stored classification head {:?} has {} labels but the model shall have {}",
+                  files.path_of(source->second), source->second, stored.size(0), wanted),
+      fmt::format("set model.num_labels = {}, or start from a model without this head", stored.size(0)));
+}
+
+LoadReport read_weights(ClassifierModel& model, const ModelOptions& options) {
+  const at::NoGradGuard no_grad;
+  const Parameters parameters = parameters_by_stored_name(model);
+  LoadReport report;
+  Assignment assignment;
+  std::unique_ptr<WeightFiles> files;
+  if (!options.random_init) {
+    files = std::make_unique<WeightFiles>(options.folder);
+    assignment = assign(parameters, model.base_prefix(), *files);
+    check_head(model, parameters, assignment, *files);
+    report.unexpected = assignment.unexpected;
+  }
+
+  std::vector<std::string> lacking;  // that a pretrained model must have
+  std::size_t num_required = 0;
+  for (const auto& [name, parameter] : parameters) {
+    if (!assignment.source.contains(name)) report.missing.push_back(name);
+    if (model.may_be_missing(name)) continue;
+    ++num_required;
+    if (!assignment.source.contains(name)) lacking.push_back(name);
+  }
+  if (!options.random_init && !lacking.empty()) {
+    const bool nothing = lacking.size() == num_required;
+    throw data_error(
+        nothing ? fmt::format("{}: no tensor belongs to a {} model (the first is {:?})", files->path(),
+                              model.model_type(), files->names().empty() ? "" : files->names().front())
+                : fmt::format("{}: {} of the {} tensors of the model are missing, the first is {:?}", files->path(),
+                              lacking.size(), num_required, lacking.front()),
+        "config.json and the weights must come from the same model");
+  }
+
+  for (const auto& [name, parameter] : parameters) {
+    const auto source = assignment.source.find(name);
+    if (source == assignment.source.end()) {
+      draw_parameter(parameter, name, model.initial_value(name), options.seed);
+    } else {
+      copy_into(parameter, name, source->second, *files);
+    }
+  }
+  return report;
+}
+
+}  // namespace
+
+LoadedModel load_model(const ModelOptions& options) {
+  const std::filesystem::path path = options.folder / "config.json";
+  if (!std::filesystem::exists(path)) {
+    throw data_error(path.string() + ": no such file", "give the folder of a model: config.json and model.safetensors");
+  }
+  if (options.dropout > 1) throw usage_error(fmt::format("dropout = {} is not a probability", options.dropout));
+  const Json json = read_json_file(path);
+  std::shared_ptr<ClassifierModel> model;
+  if (read_model_type(json, path) == "bert") {
+    model = std::make_shared<BertForSequenceClassification>(read_bert_config(json, path, options),
+                                                            read_classifier_config(json, path, options));
+  } else {
+    model = std::make_shared<Gpt2ForSequenceClassification>(read_gpt2_config(json, path, options),
+                                                            read_classifier_config(json, path, options));
+  }
+  LoadReport report = read_weights(*model, options);
+  return {std::move(model), std::move(report)};
+}
+
+void load_weights(Model& model, const std::filesystem::path& folder) {
+  const at::NoGradGuard no_grad;
+  const WeightFiles files(folder);
+  const Parameters parameters = parameters_by_stored_name(model);
+  const auto* classifier = dynamic_cast<const ClassifierModel*>(&model);
+  const Assignment assignment = assign(parameters, classifier == nullptr ? "" : classifier->base_prefix(), files);
+  for (const auto& [name, parameter] : parameters) {
+    if (!assignment.source.contains(name)) {
+      throw data_error(fmt::format("{}: tensor {:?} is missing", files.path(), name),
+                       "the weights must be those of a saved model of the same kind");
+    }
+  }
+  for (const auto& [name, parameter] : parameters) copy_into(parameter, name, assignment.source.at(name), files);
+}
+
+void save_model(const Model& model, const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  NamedTensors tensors;
+  for (const auto& item : model.named_parameters()) {
+    tensors.emplace_back(model.stored_name(item.key()), item.value().detach());
+  }
+  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+  write_file_synced(folder / "config.json", model.config_json().dump(2) + "\n");
+  sync_folder(folder);
+}
+
+}  // namespace dtrain
