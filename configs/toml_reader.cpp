@@ -1,13 +1,30 @@
 #include "configs/toml_reader.h"
 
 #include <algorithm>
+#include <cctype>
 #include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include "core/error.h"
+
+// toml++ 3.3 trusts its own checks with assert, and hostile files break some of them: "[+" does. Compiled here from its
+// headers, a broken check is an error like any other instead of an abort or, with NDEBUG, undefined behaviour.
+namespace dtrain {
+namespace {
+struct BrokenCheck {};
+void must_hold(bool check) {
+  if (!check) throw BrokenCheck{};
+}
+}  // namespace
+}  // namespace dtrain
+#undef NDEBUG
+#undef TOML_HEADER_ONLY
+#undef TOML_SHARED_LIB
+#define TOML_HEADER_ONLY 1
+#define TOML_ASSERT(check) ::dtrain::must_hold(static_cast<bool>(check))
+#include <toml++/toml.h>
 
 namespace dtrain {
 namespace {
@@ -55,6 +72,25 @@ std::optional<std::size_t> find_deep_key(std::string_view text) {
     }
   }
   return std::nullopt;
+}
+
+// Where the first line stands that starts like a section but not with a name, the one check of toml++ known to break.
+std::string bad_header_position(std::string_view text, const std::string& file) {
+  std::size_t line_number = 1;
+  for (std::size_t start = 0; start < text.size(); ++line_number) {
+    const std::size_t end = std::min(text.find('\n', start), text.size());
+    const std::string_view line = text.substr(start, end - start);
+    const std::size_t bracket = line.find_first_not_of(" \t");
+    if (bracket != std::string_view::npos && line[bracket] == '[') {
+      const std::size_t name = line.find_first_not_of(" \t[", bracket);
+      const bool is_name =
+          name != std::string_view::npos && (std::isalnum(static_cast<unsigned char>(line[name])) != 0 ||
+                                             std::string_view("_-\"']").find(line[name]) != std::string_view::npos);
+      if (!is_name) return fmt::format("{}:{}:{}", file, line_number, bracket + 1);
+    }
+    start = end + 1;
+  }
+  return file;
 }
 
 // The value as Json, or the reason why it cannot be one.
@@ -122,6 +158,10 @@ RawSettings read_toml(std::string_view bytes, const std::string& file_name) {
   } catch (const toml::parse_error& error) {
     throw usage_error(fmt::format("{}: not TOML: {}", position(file_name, error.source()), error.description()),
                       "strings stand in quotes, sections in [brackets], and a key may be given once");
+  } catch (const BrokenCheck&) {
+    throw usage_error(fmt::format("{}: not TOML: a section without a name, or with characters that need quotes",
+                                  bad_header_position(bytes, file_name)),
+                      "write the name of a section in brackets: [training]");
   }
 
   std::vector<std::pair<Position, RawSection>> sections;
@@ -170,6 +210,8 @@ std::optional<Json> parse_toml_value(std::string_view text) {
     if (!converted.problem.empty()) return std::nullopt;
     return std::move(converted.value);
   } catch (const toml::parse_error&) {
+    return std::nullopt;
+  } catch (const BrokenCheck&) {
     return std::nullopt;
   }
 }

@@ -21,10 +21,10 @@ struct BatchLoader::State {
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Batch> ready;        // guarded by mutex
-  std::exception_ptr failure;     // guarded by mutex
-  bool finished = false;          // guarded by mutex
-  bool stopping = false;          // guarded by mutex
+  std::deque<Batch> ready;     // guarded by mutex
+  std::exception_ptr failure;  // guarded by mutex
+  bool finished = false;       // guarded by mutex
+  bool stopping = false;       // guarded by mutex
   std::thread worker;
 
   [[nodiscard]] Batch collate(std::int64_t number) const;
@@ -74,7 +74,8 @@ BatchLoader::BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr
                          std::vector<MicroBatchPlan> plan, const ShardOptions& shard, std::int64_t accumulation_steps,
                          std::int64_t first, std::int64_t prefetch)
     : state_(std::make_unique<State>()) {
-  DTRAIN_CHECK(accumulation_steps > 0 && first >= 0, "accumulation {}, first micro-batch {}", accumulation_steps, first);
+  DTRAIN_CHECK(accumulation_steps > 0 && first >= 0, "accumulation {}, first micro-batch {}", accumulation_steps,
+               first);
   state_->dataset = std::move(dataset);
   state_->collator = std::move(collator);
   state_->plan = std::move(plan);

@@ -17,8 +17,8 @@ namespace dtrain {
 class BatchLoader {
  public:
   // Starts at micro-batch `first` of `plan` (resume), keeps `prefetch` collated batches ready (at least 1).
-  // slot of example j in micro-batch i of this rank: ((i mod G) * world_size + rank) * batch_size + j, so a slot names the
-  // same example of the step for every split of the global batch over ranks and micro-batches.
+  // slot of example j in micro-batch i of this rank: ((i mod G) * world_size + rank) * batch_size + j, so a slot names
+  // the same example of the step for every split of the global batch over ranks and micro-batches.
   BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Collator> collator,
               std::vector<MicroBatchPlan> plan, const ShardOptions& shard, std::int64_t accumulation_steps,
               std::int64_t first, std::int64_t prefetch);

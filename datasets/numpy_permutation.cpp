@@ -14,7 +14,8 @@ class SeedSequence {
  public:
   explicit SeedSequence(std::uint64_t seed) {
     // The seed as little-endian 32-bit words, without leading zero words; a seed of 0 is one word.
-    const std::array<std::uint32_t, 2> entropy = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+    const std::array<std::uint32_t, 2> entropy = {static_cast<std::uint32_t>(seed),
+                                                  static_cast<std::uint32_t>(seed >> 32)};
     const std::size_t words = entropy[1] == 0 ? 1 : 2;
     std::uint32_t hash_constant = 0x43b0d7e5;
     const auto hash = [&hash_constant](std::uint32_t value) {

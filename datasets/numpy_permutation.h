@@ -1,5 +1,6 @@
-// numpy.random.default_rng(seed).permutation(size), number for number, so that the first n examples of a shuffled data set are
-// those of `dataset.shuffle(seed=...).select(range(n))` in the Hugging Face datasets library, which permutes with it.
+// numpy.random.default_rng(seed).permutation(size), number for number, so that the first n examples of a shuffled data
+// set are those of `dataset.shuffle(seed=...).select(range(n))` in the Hugging Face datasets library, which permutes
+// with it.
 #pragma once
 
 #include <cstdint>

@@ -29,8 +29,9 @@ std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, st
 }
 
 std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options) {
-  DTRAIN_CHECK(options.batch_size > 0 && options.world_size > 0 && options.rank >= 0 && options.rank < options.world_size,
-               "batch size {}, rank {} of {}", options.batch_size, options.rank, options.world_size);
+  DTRAIN_CHECK(
+      options.batch_size > 0 && options.world_size > 0 && options.rank >= 0 && options.rank < options.world_size,
+      "batch size {}, rank {} of {}", options.batch_size, options.rank, options.world_size);
   const auto size = static_cast<std::int64_t>(order.size());
   const std::int64_t batch = options.batch_size;
   const std::int64_t ranks = options.world_size;
@@ -66,7 +67,8 @@ StepArithmetic step_arithmetic(std::int64_t examples, const ShardOptions& option
     result.total_steps = max_steps;
     result.epochs = ceil_divide(max_steps, result.steps_per_epoch);
   } else {
-    result.total_steps = static_cast<std::int64_t>(std::ceil(num_train_epochs * static_cast<double>(result.steps_per_epoch)));
+    result.total_steps =
+        static_cast<std::int64_t>(std::ceil(num_train_epochs * static_cast<double>(result.steps_per_epoch)));
     result.epochs = static_cast<std::int64_t>(std::ceil(num_train_epochs));
   }
   return result;

@@ -1,7 +1,7 @@
 // SampleOrder: which examples each rank sees in which micro-batch, as a pure function of (size, seed, epoch, world).
-// Equal to the Hugging Face Trainer with accelerate's seedable sampler and batch sharding (batch i of the global list goes
-// to rank i mod R; an incomplete tail is filled with the first examples of the epoch, cyclically), with one difference:
-// fillers are marked, and carry weight 0, so that no example counts twice.
+// Equal to the Hugging Face Trainer with accelerate's seedable sampler and batch sharding (batch i of the global list
+// goes to rank i mod R; an incomplete tail is filled with the first examples of the epoch, cyclically), with one
+// difference: fillers are marked, and carry weight 0, so that no example counts twice.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ struct MicroBatchPlan {
 };
 
 // randperm(size) of a CPU generator seeded seed + epoch (kRandom), or 0, 1, ... (kSequential).
-[[nodiscard]] std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, std::int64_t epoch, Sampling sampling);
+[[nodiscard]] std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, std::int64_t epoch,
+                                                     Sampling sampling);
 
 // All micro-batches of one rank for one epoch; every rank gets the same number of them when even_batches or drop_last.
 // At world_size 1 the last micro-batch is simply short: there is nothing to even out.

@@ -1,6 +1,6 @@
-// load_token_data: from a path in the configuration to a tokenised data set, by way of the token store in the cache folder.
-// Local, not collective: one rank per node calls it with may_build = true, then all ranks pass a barrier, then the others
-// call it with may_build = false. The data set is immutable and thread-safe.
+// load_token_data: from a path in the configuration to a tokenised data set, by way of the token store in the cache
+// folder. Local, not collective: one rank per node calls it with may_build = true, then all ranks pass a barrier, then
+// the others call it with may_build = false. The data set is immutable and thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ struct TokenDataOptions {
   ReaderOptions reader;  // path, format, columns, label kind, class names, num_labels, invalid_utf8
 
   // Take the first `samples` of the examples shuffled with `shuffle_seed`: the same ones as
-  // `dataset.shuffle(seed=shuffle_seed).select(range(samples))` of the Hugging Face datasets library. Absent: all, in file order.
+  // `dataset.shuffle(seed=shuffle_seed).select(range(samples))` of the Hugging Face datasets library. Absent: all, in
+  // file order.
   std::optional<std::int64_t> samples;
   std::uint64_t shuffle_seed = 42;
 
@@ -34,10 +35,12 @@ struct TokenDataOptions {
 // Called on the calling thread with the number of examples tokenised so far and in all; only while a store is built.
 using TokenProgress = std::function<void(std::int64_t done, std::int64_t total)>;
 
-// Opens the store for these options, or builds it when it is missing, stale or damaged (with one warning that says why).
-// Throws what read_raw_dataset() throws; Error(kData) for a text without a single token, for fewer examples than asked for, and
-// for a missing or damaged store when `may_build` is false; Error(kIo) when the cache folder cannot be written.
-[[nodiscard]] std::shared_ptr<const Dataset> load_token_data(const TokenDataOptions& options, const Tokenizer& tokenizer,
-                                                             bool may_build, const TokenProgress& progress = {});
+// Opens the store for these options, or builds it when it is missing, stale or damaged (with one warning that says
+// why). Throws what read_raw_dataset() throws; Error(kData) for a text without a single token, for fewer examples than
+// asked for, and for a missing or damaged store when `may_build` is false; Error(kIo) when the cache folder cannot be
+// written.
+[[nodiscard]] std::shared_ptr<const Dataset> load_token_data(const TokenDataOptions& options,
+                                                             const Tokenizer& tokenizer, bool may_build,
+                                                             const TokenProgress& progress = {});
 
 }  // namespace dtrain

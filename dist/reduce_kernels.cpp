@@ -4,6 +4,10 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
@@ -56,14 +60,14 @@ void sum_block(Accumulator<T>* __restrict sums, std::span<const std::byte* const
 
 template <class T, class Output>
 void sum_typed(std::byte* output, std::span<const std::byte* const> inputs, std::int64_t count) {
-  alignas(64) Accumulator<T> sums[kBlock];
   auto* out = reinterpret_cast<Output*>(output);
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
     const std::int64_t size = std::min(kBlock, count - begin);
-    sum_block<T>(sums, inputs, begin, size);
     if constexpr (std::is_same_v<Output, Accumulator<T>>) {
-      std::memcpy(out + begin, sums, static_cast<std::size_t>(size) * sizeof(Output));
+      sum_block<T>(out + begin, inputs, begin, size);
     } else {
+      alignas(64) Accumulator<T> sums[kBlock];
+      sum_block<T>(sums, inputs, begin, size);
       for (std::int64_t i = 0; i < size; ++i) out[begin + i] = static_cast<Output>(sums[i]);
     }
   }
@@ -131,6 +135,35 @@ void round_sums(c10::ScalarType type, std::byte* output, const std::byte* sums, 
       for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(in[i]);
     }
   });
+}
+
+void copy_bytes(std::byte* output, const std::byte* input, std::size_t bytes, bool streaming) {
+#if defined(__SSE2__)
+  constexpr std::size_t kLine = 64;
+  const std::size_t head = (kLine - reinterpret_cast<std::uintptr_t>(output) % kLine) % kLine;
+  if (streaming && bytes >= head + kLine) {
+    std::memcpy(output, input, head);
+    const std::size_t lines = (bytes - head) / kLine;
+    auto* out = reinterpret_cast<__m128i*>(output + head);
+    const auto* in = reinterpret_cast<const __m128i*>(input + head);
+    for (std::size_t i = 0; i < lines; ++i, out += 4, in += 4) {
+      const __m128i a = _mm_loadu_si128(in);
+      const __m128i b = _mm_loadu_si128(in + 1);
+      const __m128i c = _mm_loadu_si128(in + 2);
+      const __m128i d = _mm_loadu_si128(in + 3);
+      _mm_stream_si128(out, a);
+      _mm_stream_si128(out + 1, b);
+      _mm_stream_si128(out + 2, c);
+      _mm_stream_si128(out + 3, d);
+    }
+    _mm_sfence();
+    const std::size_t done = head + lines * kLine;
+    std::memcpy(output + done, input + done, bytes - done);
+    return;
+  }
+#endif
+  static_cast<void>(streaming);
+  std::memcpy(output, input, bytes);
 }
 
 }  // namespace dtrain

@@ -16,12 +16,16 @@ namespace dtrain {
 [[nodiscard]] c10::ScalarType accumulator_type(c10::ScalarType type);
 
 // output[i] = inputs[0][i] + inputs[1][i] + ... for `count` elements of `type`; 16-bit types are added in float and
-// rounded once. `output` may be one of the inputs. Without inputs nothing is done.
+// rounded once. `output` overlaps no input. Without inputs nothing is done.
 void sum_inputs(c10::ScalarType type, std::byte* output, std::span<const std::byte* const> inputs, std::int64_t count);
 // The same, but `output` has accumulator_type(type): a partial sum that is not rounded yet.
 void sum_inputs_unrounded(c10::ScalarType type, std::byte* output, std::span<const std::byte* const> inputs,
                           std::int64_t count);
 // From accumulator_type(type) to `type`.
 void round_sums(c10::ScalarType type, std::byte* output, const std::byte* sums, std::int64_t count);
+
+// memcpy for what will not be read soon: past the caches where the processor can, which saves reading the old content of
+// the lines first (19 instead of 11 GB/s for one core here). `streaming` false is memcpy.
+void copy_bytes(std::byte* output, const std::byte* input, std::size_t bytes, bool streaming);
 
 }  // namespace dtrain

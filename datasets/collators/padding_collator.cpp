@@ -24,8 +24,10 @@ at::Tensor labels_of(std::span<const Example> examples, LabelKind kind) {
   at::Tensor labels = at::empty({batch, static_cast<std::int64_t>(width)}, at::kFloat);
   auto* out = labels.mutable_data_ptr<float>();
   for (const Example& example : examples) {
-    DTRAIN_CHECK(example.labels.size() == width, "examples of one batch have {} and {} labels", width, example.labels.size());
-    out = std::transform(example.labels.begin(), example.labels.end(), out, [](double value) { return static_cast<float>(value); });
+    DTRAIN_CHECK(example.labels.size() == width, "examples of one batch have {} and {} labels", width,
+                 example.labels.size());
+    out = std::transform(example.labels.begin(), example.labels.end(), out,
+                         [](double value) { return static_cast<float>(value); });
   }
   return kind == LabelKind::kRegression && width == 1 ? labels.reshape({batch}) : labels;
 }

@@ -1,5 +1,5 @@
-// Padding collator: the Trainer's DataCollatorWithPadding. Pads on the right to the longest example of the batch, rounded up
-// to a multiple on request; gives "input_ids", "attention_mask" and "labels".
+// Padding collator: the Trainer's DataCollatorWithPadding. Pads on the right to the longest example of the batch,
+// rounded up to a multiple on request; gives "input_ids", "attention_mask" and "labels".
 #pragma once
 
 #include <cstdint>

@@ -25,12 +25,14 @@ constexpr std::array<Format, 5> kFormats = {{{"auto", DataFormat::kAuto},
 DataFormat format_of(const ReaderOptions& options) {
   std::error_code code;
   if (!fs::exists(options.path, code)) {
-    throw usage_error(fmt::format("no file or folder {}", options.path.string()), "check data.train and data.eval; relative paths start at the current folder");
+    throw usage_error(fmt::format("no file or folder {}", options.path.string()),
+                      "check data.train and data.eval; relative paths start at the current folder");
   }
   const bool folder = fs::is_directory(options.path, code);
   if (options.format != DataFormat::kAuto) {
     if (folder != (options.format == DataFormat::kFolder)) {
-      throw usage_error(fmt::format("{} is {}, and data.format says otherwise", options.path.string(), folder ? "a folder" : "a file"));
+      throw usage_error(fmt::format("{} is {}, and data.format says otherwise", options.path.string(),
+                                    folder ? "a folder" : "a file"));
     }
     return options.format;
   }
@@ -40,7 +42,8 @@ DataFormat format_of(const ReaderOptions& options) {
   if (extension == ".jsonl" || extension == ".json" || extension == ".ndjson") return DataFormat::kJsonl;
   if (extension == ".csv") return DataFormat::kCsv;
   if (extension == ".tsv") return DataFormat::kTsv;
-  throw usage_error(fmt::format("{}: the name does not tell the format", options.path.string()), "set data.format to jsonl, csv or tsv");
+  throw usage_error(fmt::format("{}: the name does not tell the format", options.path.string()),
+                    "set data.format to jsonl, csv or tsv");
 }
 
 struct ClassFile {
@@ -48,33 +51,57 @@ struct ClassFile {
   std::int64_t label;
 };
 
-// The files of all classes in a fixed order: classes as data.labels lists them or by name, files by name.
+// The entries of a folder by name, without hidden ones.
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::vector<fs::path> paths;
+  std::error_code code;
+  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
+    if (!entry->path().filename().string().starts_with('.')) paths.push_back(entry->path());
+  }
+  if (code) throw system_error(fmt::format("cannot read the folder {}", folder.string()), code.value());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+bool is_text_file(const fs::path& path) {
+  return path.extension() == ".txt" || (path.extension() == ".gz" && path.stem().extension() == ".txt");
+}
+
+// The files of all classes in a fixed order: classes as data.labels lists them or by name, files by name. Files beside
+// the class folders are no examples (aclImdb has lists of addresses there).
 std::vector<ClassFile> class_files(const ReaderOptions& options) {
+  const std::string where = options.path.string();
   if (options.label_kind != LabelKind::kClass) {
-    throw usage_error(fmt::format("{}: a folder per class gives one class per text", options.path.string()), "use a .jsonl or .csv file");
+    throw usage_error(fmt::format("{}: a folder per class gives one class per text", where),
+                      "use a .jsonl or .csv file");
   }
-  std::vector<std::string> names = options.class_names;
-  if (names.empty()) {
-    for (const auto& entry : fs::directory_iterator(options.path)) {
-      if (entry.is_directory()) names.push_back(entry.path().filename().string());
-    }
-    std::sort(names.begin(), names.end());
+  std::vector<std::string> found;
+  for (const fs::path& path : entries_of(options.path)) {
+    if (fs::is_directory(path)) found.push_back(path.filename().string());
   }
+  const std::vector<std::string>& names = options.class_names.empty() ? found : options.class_names;
   if (static_cast<std::int64_t>(names.size()) != options.num_labels) {
-    throw data_error(fmt::format("{} has {} class folders ({}), and model.num_labels = {}", options.path.string(), names.size(), join_names(names),
-                                 options.num_labels),
+    throw data_error(fmt::format("{} has {} class folders ({}), and model.num_labels = {}", where, found.size(),
+                                 found.empty() ? "none" : join_names(found), options.num_labels),
                      "list the class folders to use in data.labels, or change model.num_labels");
   }
   std::vector<ClassFile> files;
   for (std::size_t label = 0; label < names.size(); ++label) {
-    const fs::path folder = options.path / names[label];
-    if (!fs::is_directory(folder)) throw data_error(fmt::format("{}: no folder for the class \"{}\"", options.path.string(), names[label]));
-    std::vector<fs::path> paths;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      if (entry.is_regular_file()) paths.push_back(entry.path());
+    if (std::find(found.begin(), found.end(), names[label]) == found.end()) {
+      throw data_error(fmt::format("{}: no folder for the class \"{}\"; there are: {}", where, names[label],
+                                   found.empty() ? "none" : join_names(found)),
+                       "correct data.labels");
     }
-    std::sort(paths.begin(), paths.end());
-    for (fs::path& path : paths) files.push_back({std::move(path), static_cast<std::int64_t>(label)});
+    const std::size_t before = files.size();
+    for (fs::path& path : entries_of(options.path / names[label])) {
+      if (!is_text_file(path)) {
+        throw data_error(fmt::format("{}: neither a .txt nor a .txt.gz file", path.string()),
+                         "keep other things out of class folders");
+      }
+      files.push_back({std::move(path), static_cast<std::int64_t>(label)});
+    }
+    if (files.size() == before)
+      throw data_error(fmt::format("{}: no examples", (options.path / names[label]).string()));
   }
   return files;
 }
@@ -84,8 +111,10 @@ RawDataset read_folder(const ReaderOptions& options) {
   for (const ClassFile& file : class_files(options)) {
     const auto number = static_cast<std::int64_t>(dataset.files.size());
     dataset.files.push_back(file.path.string());
+    const RecordPlace place{dataset.files.back(), 0};
     RawExample example;
-    example.text = checked_utf8(read_source(file.path), options, {dataset.files.back(), 0});
+    example.text = checked_utf8(read_source(file.path), options, place);
+    if (example.text.empty()) throw place.error("the file is empty", "delete it, or fetch it anew");
     example.labels = {static_cast<double>(file.label)};
     example.file = number;
     dataset.examples.push_back(std::move(example));
@@ -108,6 +137,7 @@ std::string RawDataset::location(std::int64_t index) const {
 }
 
 RawDataset read_raw_dataset(const ReaderOptions& options) {
+  check_reader_options(options);
   const DataFormat format = format_of(options);
   RawDataset dataset;
   if (format == DataFormat::kFolder) {
@@ -121,17 +151,25 @@ RawDataset read_raw_dataset(const ReaderOptions& options) {
       read_separated(bytes, format == DataFormat::kCsv ? ',' : '\t', options, 0, dataset);
     }
   }
-  if (dataset.examples.empty()) throw data_error(fmt::format("{}: no examples", options.path.string()), "check that this is the right file");
+  if (dataset.examples.empty())
+    throw data_error(fmt::format("{}: no examples", options.path.string()), "check that this is the right file");
+  if (std::all_of(dataset.examples.begin(), dataset.examples.end(),
+                  [](const RawExample& example) { return example.text.empty(); })) {
+    throw data_error(fmt::format("{}: all {} texts are empty", options.path.string(), dataset.examples.size()),
+                     "check that data.text names the right column");
+  }
   dataset.source_digest = source_digest(options);
   return dataset;
 }
 
 std::string source_digest(const ReaderOptions& options) {
+  check_reader_options(options);
   if (format_of(options) != DataFormat::kFolder) return digest_of_file(options.path);
   Digest digest;
   for (const ClassFile& file : class_files(options)) {
     const MappedFile content(file.path);
-    digest.add(fmt::format("{} {} {} ", file.path.filename().string(), file.label, content.bytes().size())).add(content.bytes());
+    digest.add(fmt::format("{} {} {} ", file.path.filename().string(), file.label, content.bytes().size()))
+        .add(content.bytes());
   }
   return digest.hex();
 }

@@ -45,9 +45,10 @@ struct RawDataset {
   [[nodiscard]] std::string location(std::int64_t index) const;
 };
 
-// Throws Error(kData) naming file, line and reason for the first record that cannot be used: not JSON, a column missing (the
-// message lists those found), a wrong type, a label out of range, an unknown class, invalid UTF-8, a truncated .gz, no examples.
-// Error(kIo) when the path cannot be read; Error(kUsage) when the options contradict each other.
+// Throws Error(kData) naming file, line and reason for the first record that cannot be used: not JSON, a column missing
+// (the message lists those found), a wrong type, a label out of range, an unknown class, invalid UTF-8, a truncated
+// .gz, no examples. Error(kIo) when the path cannot be read; Error(kUsage) when it does not exist or the options
+// contradict each other.
 [[nodiscard]] RawDataset read_raw_dataset(const ReaderOptions& options);
 
 // Digest of the bytes of the file, or of the names and bytes of all files that the folder reader would read.

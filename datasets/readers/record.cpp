@@ -2,22 +2,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <set>
 
 #include "datasets/tokenizers/unicode.h"
 
 namespace dtrain {
 namespace {
 
-std::string label_range(std::int64_t num_labels) { return fmt::format("0 to {}", num_labels - 1); }
-
 double class_of_number(double value, const ReaderOptions& options, const RecordPlace& place) {
   if (value != std::floor(value)) {
     throw place.error(fmt::format("label {} is not a whole number", value),
                       "for real-valued targets set model.problem_type = \"regression\"");
   }
-  if (value < 0 || value >= static_cast<double>(options.num_labels)) {
-    throw place.error(fmt::format("label {} is out of range: model.num_labels = {} allows {}", value, options.num_labels,
-                                  label_range(options.num_labels)),
+  if (!(value >= 0 && value < static_cast<double>(options.num_labels))) {
+    throw place.error(fmt::format("label {} is out of range: model.num_labels = {} allows 0 to {}", value,
+                                  options.num_labels, options.num_labels - 1),
                       "raise model.num_labels, or correct the label");
   }
   return value;
@@ -35,6 +35,9 @@ double class_of_word(const std::string& word, const ReaderOptions& options, cons
                     "correct the label, or add the class");
 }
 
+// The tensor of such a label is float32.
+bool is_float(double value) { return std::abs(value) <= static_cast<double>(std::numeric_limits<float>::max()); }
+
 }  // namespace
 
 std::string join_names(const std::vector<std::string>& names) {
@@ -43,44 +46,98 @@ std::string join_names(const std::vector<std::string>& names) {
   return joined;
 }
 
+std::string_view without_byte_order_mark(std::string_view bytes) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  if (bytes.starts_with(kMark)) bytes.remove_prefix(kMark.size());
+  return bytes;
+}
+
+void check_reader_options(const ReaderOptions& options) {
+  if (options.num_labels < 1) throw usage_error(fmt::format("model.num_labels is {}", options.num_labels), "1 or more");
+  const auto& names = options.class_names;
+  if (!names.empty() && static_cast<std::int64_t>(names.size()) != options.num_labels) {
+    throw usage_error(
+        fmt::format("data.labels names {} classes, and model.num_labels = {}", names.size(), options.num_labels),
+        "leave model.num_labels out, or make them equal");
+  }
+  if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) {
+    throw usage_error(fmt::format("data.labels names a class twice: {}", join_names(names)));
+  }
+}
+
 std::string checked_utf8(std::string_view text, const ReaderOptions& options, const RecordPlace& place) {
+  if (text.find('\0') != std::string_view::npos) {
+    throw place.error("a zero byte, which text files do not have",
+                      "convert the file to UTF-8: is it UTF-16, or not a text?");
+  }
   if (unicode::is_valid_utf8(text)) return std::string(text);
   if (options.invalid_utf8 == InvalidUtf8::kReplace) return unicode::replace_invalid_utf8(text);
   throw place.error("invalid UTF-8", "convert the file to UTF-8, or set data.invalid_utf8 = \"replace\"");
 }
 
-std::vector<double> checked_label(const RawLabel& label, const ReaderOptions& options, const RecordPlace& place) {
-  const auto width = static_cast<std::size_t>(options.num_labels);
-  switch (options.label_kind) {
+std::vector<double> LabelReader::read(const RawLabel& label, const RecordPlace& place) {
+  const auto* number = std::get_if<double>(&label);
+  switch (options_.label_kind) {
     case LabelKind::kClass:
-      if (const auto* number = std::get_if<double>(&label)) return {class_of_number(*number, options, place)};
-      if (const auto* word = std::get_if<std::string>(&label)) return {class_of_word(*word, options, place)};
+      if (number != nullptr) return {class_of_number(*number, options_, place)};
+      if (const auto* word = std::get_if<std::string>(&label)) return {class_of_word(*word, options_, place)};
       throw place.error("the label is a list, and the problem has one class per example",
                         "for several labels per example set model.problem_type = \"multi_label_classification\"");
     case LabelKind::kRegression: {
       std::vector<double> values;
-      if (const auto* number = std::get_if<double>(&label)) values = {*number};
+      if (number != nullptr) values = {*number};
       if (const auto* list = std::get_if<std::vector<double>>(&label)) values = *list;
-      if (values.size() != width) {
-        throw place.error(fmt::format("the label must be {} number{}", width, width == 1 ? "" : "s"));
+      if (static_cast<std::int64_t>(values.size()) != options_.num_labels) {
+        throw place.error(options_.num_labels == 1
+                              ? "the label is not a number"
+                              : fmt::format("the label is not a list of {} numbers", options_.num_labels),
+                          "regression needs model.num_labels numbers");
       }
-      if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) {
-        throw place.error("the label is not a finite number");
-      }
+      if (!std::all_of(values.begin(), values.end(), is_float))
+        throw place.error("the label is not a finite 32-bit number");
       return values;
     }
-    case LabelKind::kMultiLabel: {
-      const auto* list = std::get_if<std::vector<double>>(&label);
-      if (list == nullptr || list->size() != width) {
-        throw place.error(fmt::format("the label must be a list of {} values, each 0 or 1", width));
-      }
-      if (!std::all_of(list->begin(), list->end(), [](double value) { return value == 0 || value == 1; })) {
-        throw place.error("a value of the label is neither 0 nor 1");
-      }
-      return *list;
-    }
+    case LabelKind::kMultiLabel:
+      return read_list(label, place);
   }
-  throw place.error("unknown kind of label");
+  DTRAIN_CHECK(false, "label kind {}", static_cast<int>(options_.label_kind));
+}
+
+std::vector<double> LabelReader::read_list(const RawLabel& label, const RecordPlace& place) {
+  const auto width = static_cast<std::size_t>(options_.num_labels);
+  const auto* numbers = std::get_if<std::vector<double>>(&label);
+  const auto* words = std::get_if<std::vector<std::string>>(&label);
+  if (numbers == nullptr && words == nullptr) {
+    throw place.error(
+        "the label is not a list",
+        fmt::format("multi-label problems need {} values of 0 or 1, or the list of the classes that apply", width));
+  }
+  const bool flags =
+      numbers != nullptr && numbers->size() == width &&
+      std::all_of(numbers->begin(), numbers->end(), [](double value) { return value == 0 || value == 1; });
+  const ListForm form = flags ? ListForm::kFlags : ListForm::kClasses;
+  if (form_ == ListForm::kUnknown) form_ = form;
+  if (form != form_) {
+    throw place.error(fmt::format("the label is {}, and the records before have {}",
+                                  flags ? fmt::format("a list of {} values of 0 or 1", width) : "a list of classes",
+                                  flags ? "lists of classes" : fmt::format("{} values, each 0 or 1", width)),
+                      "use one of the two forms in the whole file");
+  }
+  if (flags) return *numbers;
+
+  std::vector<double> classes;
+  if (numbers != nullptr) {
+    for (const double value : *numbers) classes.push_back(class_of_number(value, options_, place));
+  } else {
+    for (const std::string& word : *words) classes.push_back(class_of_word(word, options_, place));
+  }
+  std::vector<double> values(width, 0.0);
+  for (const double index : classes) {
+    double& value = values[static_cast<std::size_t>(index)];
+    if (value != 0) throw place.error(fmt::format("the label lists class {} twice", index));
+    value = 1;
+  }
+  return values;
 }
 
 }  // namespace dtrain

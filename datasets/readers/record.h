@@ -22,18 +22,39 @@ struct RecordPlace {
   }
 };
 
+// A byte order mark in front of a file is no part of its first record.
+[[nodiscard]] std::string_view without_byte_order_mark(std::string_view bytes);
+
+// The options that do not fit each other, whatever the data. Throws Error(kUsage).
+void check_reader_options(const ReaderOptions& options);
+
 // Checks `text`, or repairs it (one U+FFFD for each maximal invalid part) when the options allow it.
 [[nodiscard]] std::string checked_utf8(std::string_view text, const ReaderOptions& options, const RecordPlace& place);
 
-// A label as it was found: a number, a word, or a list of numbers.
-using RawLabel = std::variant<double, std::string, std::vector<double>>;
+// A label as it was found: a number, a word, or a list of them.
+using RawLabel = std::variant<double, std::string, std::vector<double>, std::vector<std::string>>;
 
-// The label in the form of RawExample::labels; throws the record's error when it does not fit the options.
-[[nodiscard]] std::vector<double> checked_label(const RawLabel& label, const ReaderOptions& options, const RecordPlace& place);
+// Turns labels into the form of RawExample::labels. One object per file: several labels per example are either
+// num_labels values of 0 or 1 in every record, or the list of the classes that apply (numbers or names) in every
+// record.
+class LabelReader {
+ public:
+  explicit LabelReader(const ReaderOptions& options) : options_(options) {}
+  // Throws the record's error when the label does not fit the options.
+  [[nodiscard]] std::vector<double> read(const RawLabel& label, const RecordPlace& place);
+
+ private:
+  enum class ListForm : std::uint8_t { kUnknown, kFlags, kClasses };
+  [[nodiscard]] std::vector<double> read_list(const RawLabel& label, const RecordPlace& place);
+
+  const ReaderOptions& options_;
+  ListForm form_ = ListForm::kUnknown;
+};
 
 // One reader per format: appends the examples of one file.
 void read_jsonl(std::string_view bytes, const ReaderOptions& options, std::int64_t file, RawDataset& dataset);
-void read_separated(std::string_view bytes, char separator, const ReaderOptions& options, std::int64_t file, RawDataset& dataset);
+void read_separated(std::string_view bytes, char separator, const ReaderOptions& options, std::int64_t file,
+                    RawDataset& dataset);
 
 [[nodiscard]] std::string join_names(const std::vector<std::string>& names);
 

@@ -1,7 +1,8 @@
-// Comma- and tab-separated values as RFC 4180 describes them: a header row, fields in double quotes may hold separators,
-// line ends and doubled quotes. Lines may end in CRLF.
+// Comma- and tab-separated values as RFC 4180 describes them: a header row, fields in double quotes may hold
+// separators, line ends and doubled quotes. Lines may end in CRLF.
 #include <algorithm>
 #include <charconv>
+#include <optional>
 
 #include "datasets/readers/record.h"
 
@@ -11,7 +12,8 @@ namespace {
 // Reads one record at a time; `line` is the line on which the last record began.
 class Fields {
  public:
-  Fields(std::string_view bytes, char separator, const std::string& file) : rest_(bytes), separator_(separator), file_(file) {}
+  Fields(std::string_view bytes, char separator, const std::string& file)
+      : rest_(bytes), separator_(separator), file_(file) {}
 
   [[nodiscard]] bool next(std::vector<std::string>& fields) {
     fields.clear();
@@ -47,7 +49,8 @@ class Fields {
     rest_.remove_prefix(1);
     while (true) {
       const std::size_t end = rest_.find('"');
-      if (end == std::string_view::npos) throw place().error("a quoted field has no closing quote");
+      if (end == std::string_view::npos)
+        throw place().error("a quoted field has no closing quote", "quotes inside quotes are doubled");
       field += rest_.substr(0, end);
       rest_.remove_prefix(end + 1);
       if (!rest_.starts_with('"')) break;
@@ -57,7 +60,7 @@ class Fields {
     next_line_ += std::count(field.begin(), field.end(), '\n');
     if (rest_.starts_with("\r\n") || rest_ == "\r") rest_.remove_prefix(1);
     if (!rest_.empty() && rest_.front() != separator_ && rest_.front() != '\n') {
-      throw place().error("text after the closing quote of a field");
+      throw place().error("text after the closing quote of a field", "quotes inside quotes are doubled");
     }
     return field;
   }
@@ -75,38 +78,57 @@ std::size_t column_of(const std::vector<std::string>& header, const std::string&
     throw place.error(fmt::format("no column \"{}\"; there are: {}", name, join_names(header)),
                       "name the columns with data.text and data.label; the first row must be the header");
   }
+  if (std::find(found + 1, header.end(), name) != header.end()) {
+    throw place.error(fmt::format("column \"{}\" stands twice in the header", name));
+  }
   return static_cast<std::size_t>(found - header.begin());
 }
 
-// "1", "0.5", "word", or for several labels "0 1 1".
-RawLabel label_of(const std::string& field, LabelKind kind) {
-  std::vector<double> numbers;
-  const char* position = field.data();
-  const char* const end = field.data() + field.size();
-  while (position != end) {
-    if (*position == ' ' || *position == ',') {
-      ++position;
-      continue;
-    }
-    double number = 0;
-    const auto [after, code] = std::from_chars(position, end, number);
-    if (code != std::errc()) return field;
-    numbers.push_back(number);
-    position = after;
+std::optional<double> number_of(std::string_view field) {
+  double number = 0;
+  const auto [end, code] = std::from_chars(field.data(), field.data() + field.size(), number);
+  if (code != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  return number;
+}
+
+// A number or a word; for several labels a list of them ("0 1 1", "4,12", "fun;sad"). A name of data.labels wins over a
+// number.
+RawLabel label_of(const std::string& field, const ReaderOptions& options) {
+  const auto is_name = [&](const std::string& word) {
+    return std::find(options.class_names.begin(), options.class_names.end(), word) != options.class_names.end();
+  };
+  const bool is_list = options.label_kind == LabelKind::kMultiLabel ||
+                       (options.label_kind == LabelKind::kRegression && options.num_labels > 1);
+  if (!is_list) {
+    const auto number = number_of(field);
+    if (!number || is_name(field)) return field;
+    return *number;
   }
-  if (kind == LabelKind::kClass) return numbers.size() == 1 ? RawLabel(numbers[0]) : RawLabel(field);
-  return numbers;
+  std::vector<double> numbers;
+  std::vector<std::string> words;
+  std::string_view rest = field;
+  while (true) {
+    rest.remove_prefix(std::min(rest.find_first_not_of(" ,;"), rest.size()));
+    if (rest.empty()) break;
+    const std::string item(rest.substr(0, rest.find_first_of(" ,;")));
+    rest.remove_prefix(item.size());
+    words.push_back(item);
+    if (const auto number = number_of(item)) numbers.push_back(*number);
+  }
+  if (numbers.size() == words.size() && std::none_of(words.begin(), words.end(), is_name)) return numbers;
+  return words;
 }
 
 }  // namespace
 
-void read_separated(std::string_view bytes, char separator, const ReaderOptions& options, std::int64_t file, RawDataset& dataset) {
-  if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);  // spreadsheet programs begin with a byte order mark
-  Fields rows(bytes, separator, dataset.files[static_cast<std::size_t>(file)]);
+void read_separated(std::string_view bytes, char separator, const ReaderOptions& options, std::int64_t file,
+                    RawDataset& dataset) {
+  Fields rows(without_byte_order_mark(bytes), separator, dataset.files[static_cast<std::size_t>(file)]);
   std::vector<std::string> header;
   if (!rows.next(header)) return;
   const std::size_t text = column_of(header, options.text_column, rows.place());
   const std::size_t label = column_of(header, options.label_column, rows.place());
+  LabelReader labels(options);
   std::vector<std::string> fields;
   while (rows.next(fields)) {
     const RecordPlace place = rows.place();
@@ -117,7 +139,7 @@ void read_separated(std::string_view bytes, char separator, const ReaderOptions&
     }
     RawExample example;
     example.text = checked_utf8(fields[text], options, place);
-    example.labels = checked_label(label_of(checked_utf8(fields[label], options, place), options.label_kind), options, place);
+    example.labels = labels.read(label_of(checked_utf8(fields[label], options, place), options), place);
     example.file = file;
     example.line = place.line;
     dataset.examples.push_back(std::move(example));

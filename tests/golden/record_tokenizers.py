@@ -19,14 +19,15 @@ from tokenizers import Tokenizer, __version__
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data" / "tokenizers"
 
 
-def added(first_id, *tokens):
+def added(first_id, known_ids, *tokens):
     result = []
     for content, flags in tokens:
-        token = {"id": first_id, "content": content, "special": False, "single_word": False, "lstrip": False,
-                 "rstrip": False, "normalized": False}
+        token = {"content": content, "special": False, "single_word": False, "lstrip": False, "rstrip": False,
+                 "normalized": False}
         token.update(dict.fromkeys(flags.split(), True))
+        token["id"] = known_ids.get(content, first_id)
+        first_id += content not in known_ids
         result.append(token)
-        first_id += 1
     return result
 
 
@@ -47,8 +48,8 @@ VARIANTS = {
     "bert bare": ("bert-base-uncased", {"normalizer": None, "post_processor": {
         "type": "BertProcessing", "sep": ["[SEP]", 102], "cls": ["[CLS]", 101]}, "decoder": {"cleanup": False},
         "model": {"max_input_chars_per_word": 5}}),
-    "bert added": ("bert-base-uncased", {"added_tokens": SPECIAL + added(30522, *FLAGGED)}),
-    "gpt2 added": ("gpt2", {"added_tokens": END + added(50257, *FLAGGED), "pre_tokenizer": {"add_prefix_space": True}}),
+    "bert added": ("bert-base-uncased", {"added_tokens": SPECIAL + added(30522, {"word": 2773}, *FLAGGED)}),
+    "gpt2 added": ("gpt2", {"added_tokens": END + added(50257, {"word": 4775}, *FLAGGED), "pre_tokenizer": {"add_prefix_space": True}}),
     "gpt2 uncut": ("gpt2", {"pre_tokenizer": {"use_regex": False}, "decoder": None}),
 }
 CODE_POINT_VARIANTS = ["gpt2", "bert", "bert cased", "bert lower, accents kept", "bert accents only"]
@@ -129,6 +130,9 @@ def hostile_texts():
     for i in range(150):
         chosen = generator.sample(pools, 3)
         texts.append("".join(generator.choice(chosen)() for _ in range(generator.randrange(1, 40))).encode("utf-8"))
+    parts = ("inter", "nation", "al", "ization", "the", "un", "re", "ing", "str", "ength", "s", "xq", "aaa", "mississippi")
+    for i in range(60):  # words on both sides of the length at which dtrain changes the way it merges
+        texts.append("".join(generator.choice(parts) for _ in range(generator.randrange(5, 40))).encode("utf-8"))
     for i in range(40):
         texts.append(bytes(generator.choice((0x41, 0x80, 0xbf, 0xc3, 0xe2, 0xed, 0xf0, 0xf4, generator.randrange(256)))
                            for _ in range(generator.randrange(1, 16))))

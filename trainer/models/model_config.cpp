@@ -139,6 +139,14 @@ std::int64_t chosen_pad(const ModelOptions& options, std::int64_t from_config, s
   return options.pad_token_id;
 }
 
+// A defect in config.json must not become an allocation of terabytes.
+void check_size(double parameters, const std::filesystem::path& path) {
+  if (parameters > 1e11) {
+    throw data_error(fmt::format("{}: the sizes make a model of {:.0e} parameters", path.string(), parameters),
+                     "1e11 is the limit; check the sizes in the file");
+  }
+}
+
 double chosen_dropout(const ModelOptions& options, double from_config) {
   return options.dropout >= 0 ? options.dropout : from_config;
 }
@@ -186,6 +194,11 @@ BertConfig read_bert_config(const Json& json, const std::filesystem::path& path,
   config.layer_norm_eps = reader.number("layer_norm_eps", config.layer_norm_eps, 0, 1);
   config.initializer_range = reader.number("initializer_range", config.initializer_range, 0, 10);
   check_heads(config.hidden_size, config.num_heads, path);
+  const auto hidden = static_cast<double>(config.hidden_size);
+  check_size(hidden * static_cast<double>(config.vocab_size + config.max_positions + config.type_vocab_size) +
+                 static_cast<double>(config.num_layers) *
+                     (4 * hidden * hidden + 2 * hidden * static_cast<double>(config.intermediate_size) + 1000),
+             path);
   return config;
 }
 
@@ -209,6 +222,11 @@ Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path,
   config.scale_attention = reader.flag("scale_attn_weights", config.scale_attention);
   config.scale_by_layer = reader.flag("scale_attn_by_inverse_layer_idx", config.scale_by_layer);
   check_heads(config.hidden_size, config.num_heads, path);
+  const auto hidden = static_cast<double>(config.hidden_size);
+  check_size(hidden * static_cast<double>(config.vocab_size + config.max_positions) +
+                 static_cast<double>(config.num_layers) *
+                     (4 * hidden * hidden + 2 * hidden * static_cast<double>(config.inner_size) + 1000),
+             path);
   return config;
 }
 

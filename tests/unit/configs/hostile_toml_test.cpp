@@ -68,6 +68,18 @@ TEST(HostileToml, BytesThatAreNotText) {
   EXPECT_EQ(error_of("\xEF\xBB\xBF" + toml_with("seed = 1\r\n")), "");  // a byte order mark and CRLF are fine
 }
 
+TEST(HostileToml, HeadersWithoutAName) {
+  EXPECT_THAT(error_of("\n  [+a]"), HasSubstr("run.toml:2:3: not TOML: a section without a name"));
+  for (int byte = 1; byte < 256; ++byte) {
+    for (const char* before : {"[", "[[", "[ ", "[a.", "a = {", "a.", "a = [", "a = "}) {
+      const std::string text = before + std::string(1, static_cast<char>(byte)) + "x";
+      EXPECT_THAT(error_of(text), HasSubstr("run.toml:")) << testing::PrintToString(text);
+    }
+  }
+  EXPECT_THAT(error_of("[mod\xC3\xA8le]"), HasSubstr("run.toml:1:"));
+  EXPECT_THAT(error_of("[\xC3\xA9tude]"), HasSubstr("run.toml:1:1: not TOML"));
+}
+
 TEST(HostileToml, LargeFiles) {
   EXPECT_THAT(error_of(std::string(2U << 20U, '#')), HasSubstr("bytes are too many"));
   const std::size_t room = (1U << 20U) - 200;

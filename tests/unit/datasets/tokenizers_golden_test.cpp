@@ -49,6 +49,8 @@ std::shared_ptr<const Tokenizer> load_variant(const Json& variant) {
   Json document = read_json_file(test::test_data("tokenizers/" + base + "/tokenizer.json"));
   document.merge_patch(variant["patch"]);
   folder.write("tokenizer.json", document.dump());
+  // A class that takes tokenizer.json as it is.
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "PreTrainedTokenizerFast"})");
   return load_tokenizer(folder.path());
 }
 

