@@ -42,7 +42,9 @@ Error as_error(const std::exception& exception) {
 }
 
 std::string failure_text(const Error& error, const World& world, std::int64_t step) {
-  const bool shared = error.code() == ExitCode::kUsage || error.code() == ExitCode::kDisagree;
+  // What all ranks found together names step and ranks itself.
+  const bool shared = error.code() == ExitCode::kUsage || error.code() == ExitCode::kDisagree ||
+                      std::string_view(error.what()).starts_with("step ");
   std::string where;
   if (world.world_size > 1 && !shared) where = fmt::format("rank {} on {}", world.rank, world.host);
   if (step > 0 && !shared) where += fmt::format("{}step {}", where.empty() ? "" : " at ", step);

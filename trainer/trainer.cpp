@@ -78,6 +78,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   for (const auto& callback : parts_.callbacks) callbacks_.add(callback);
 
   parameters_ = optimizer_parameters(*parts_.model);
+  computing_parameters_ = computing_parameters(*parts_.model);
   optimizer_ = make_adamw(parameters_, {.beta1 = training.adam_beta1,
                                         .beta2 = training.adam_beta2,
                                         .epsilon = training.adam_epsilon,
@@ -215,7 +216,7 @@ void Trainer::train_one_step(std::vector<Batch> micro_batches) {
   if (result.updated) ++totals_.updates;
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
   state_.total_flos +=
-      6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters(*parts_.model));
+      6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
   state_.global_step = step;
   callbacks_.on_step_end(state_, state_.control,
                          StepReport{.loss = result.loss,

@@ -117,6 +117,7 @@ class Trainer {
   LoopTotals totals_;
 
   std::vector<NamedParameter> parameters_;
+  std::int64_t computing_parameters_ = 0;  // elements outside the embeddings
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Reducer> reducer_;
   GradScaler scaler_;

@@ -75,7 +75,7 @@ def main():
     cases.append(class_case("ties go to the first", [[1, 1, 1], [0, 2, 2], [3, 3, 0]], [0, 2, 1], 3))
     cases.append(class_case("classes 2 and 4 occur nowhere", rounded(numpy.array(
         [[5, 1, 0, 2, 0], [0, 1, 0, 4, 0], [0, 7, 0, 1, 0], [0, 7, 0, 1, 0]])), [0, 3, 1, 0], 5))
-    cases.append(class_case("NaN is the largest", [[1.0, float("nan")], [float("nan"), 5.0]], [1, 1], 2))
+    cases.append(class_case("a value that is no number is the largest", [[1.0, float("nan")], [float("nan"), 5.0]], [1, 1], 2))
     cases.append(multi_case("random multi-label", rounded(random.normal(size=(47, 5))), random.integers(0, 2, (47, 5))))
     cases.append(multi_case("no label holds", [[-1, -2], [-3, 0]], [[0, 0], [0, 0]]))
     cases.append(multi_case("no label holds, some predicted", [[1, -2, -1], [3, 4, -1]], [[0, 0, 0], [0, 0, 0]]))

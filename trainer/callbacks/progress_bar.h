@@ -16,10 +16,10 @@
 namespace dtrain {
 
 struct ProgressOptions {
-  bool terminal = false;                        // standard error is a terminal: ask stderr_is_terminal()
-  double redraw_seconds = 0.1;                  // on a terminal
-  double line_seconds = 30;                     // elsewhere
-  std::function<void(std::string_view)> write;  // where the text goes; empty: standard error
+  bool terminal = false;                             // standard error is a terminal: ask stderr_is_terminal()
+  double redraw_seconds = 0.1;                       // on a terminal
+  double line_seconds = 30;                          // elsewhere
+  std::function<void(std::string_view)> write = {};  // where the text goes; empty: standard error
 };
 
 [[nodiscard]] bool stderr_is_terminal();

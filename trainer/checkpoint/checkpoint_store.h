@@ -27,11 +27,11 @@ struct Checkpoint {
 
 struct PublishRequest {
   std::int64_t step = 0;
-  std::uint64_t bytes = 0;      // estimate of what `write` writes; a disk without 1.2 times that is refused beforehand
-  std::string config_digest;    // of the run, kept in the manifest
-  Json facts = Json::object();  // anything else to keep in the manifest, e.g. {"best_step": 40}
+  std::uint64_t bytes = 0;  // estimate of what `write` writes; a disk without 1.2 times that is refused beforehand
+  std::string config_digest = {};  // of the run, kept in the manifest
+  Json facts = Json::object();     // anything else to keep in the manifest, e.g. {"best_step": 40}
   // Writes all files into the (empty) folder it is given. It need not sync them. What it throws, publish() throws.
-  std::function<void(const std::filesystem::path& stage)> write;
+  std::function<void(const std::filesystem::path& stage)> write = {};
 };
 
 class CheckpointStore {

@@ -15,13 +15,13 @@ namespace dtrain {
 struct RunRecord {
   std::string state = "running";  // running, done, preempted, failed
   std::int64_t step = 0;
-  std::optional<std::string> checkpoint;  // newest published one, e.g. "checkpoint-50"
-  std::optional<std::int64_t> best_step;
-  std::optional<double> best_metric;
-  std::optional<std::string> best_checkpoint;
-  std::optional<int> exit;            // exit code of all ranks
-  std::string reason;                 // one line; empty while all is well
-  std::vector<std::string> suspects;  // ranks and hosts named by the watchdog
+  std::optional<std::string> checkpoint = std::nullopt;  // newest published one, e.g. "checkpoint-50"
+  std::optional<std::int64_t> best_step = std::nullopt;
+  std::optional<double> best_metric = std::nullopt;
+  std::optional<std::string> best_checkpoint = std::nullopt;
+  std::optional<int> exit = std::nullopt;  // exit code of all ranks
+  std::string reason = {};                 // one line; empty while all is well
+  std::vector<std::string> suspects = {};  // ranks and hosts named by the watchdog
 };
 
 void write_run_record(const std::filesystem::path& output_dir, const RunRecord& record);

@@ -27,14 +27,15 @@
 namespace dtrain {
 namespace {
 
-// The real tokens of one example: positions [first, first + count), and an additive mask when some between are not real.
+// The tokens of one example that take part: positions [first, first + count), and an additive mask when some are not real.
 struct Span {
   std::int64_t first = 0;
   std::int64_t count = 0;
   at::Tensor holes;  // [count] float32, 0 or -infinity; undefined when all positions are real
 };
 
-std::vector<Span> find_spans(const at::Tensor& mask, std::int64_t batch, std::int64_t length) {
+// Without causality the first position takes part even when it is padding: BERT pools it, and transformers lets it look.
+std::vector<Span> find_spans(const at::Tensor& mask, std::int64_t batch, std::int64_t length, bool causal) {
   std::vector<Span> spans(static_cast<std::size_t>(batch), Span{0, length, {}});
   if (!mask.defined()) return spans;
   const at::Tensor flags = mask.to(at::kBool).contiguous();
@@ -42,7 +43,7 @@ std::vector<Span> find_spans(const at::Tensor& mask, std::int64_t batch, std::in
   for (std::int64_t b = 0; b < batch; ++b, flag += length) {
     std::int64_t first = 0;
     std::int64_t last = length;
-    while (first < length && !flag[first]) ++first;
+    while (causal && first < length && !flag[first]) ++first;
     while (last > first && !flag[last - 1]) --last;
     Span& span = spans[static_cast<std::size_t>(b)];
     span = {first, last - first, {}};
@@ -66,7 +67,7 @@ class HeadLoop : public torch::CustomClassHolder {
  public:
   HeadLoop(const at::Tensor& q, const at::Tensor& mask, const AttentionOptions& options, const DropoutKeys& keys)
       : options_(options), batch_(q.size(0)), length_(q.size(1)), head_size_(q.size(2) / options.num_heads) {
-    spans_ = find_spans(mask, batch_, length_);
+    spans_ = find_spans(mask, batch_, length_, options.causal);
     threshold_ = keys.active() ? dropout_threshold(options.dropout) : 0;
     if (threshold_ != 0) {
       slots_ = keys.slots;

@@ -22,8 +22,8 @@ struct AttentionOptions {
 // `q`, `k`, `v`: [batch, length, heads * head size], the last dimension contiguous. `mask` is [batch, length] (0: nobody may look
 // at this position) or undefined. Result: [batch, length, heads * head size], contiguous.
 // The dropout mask of a probability has row number head * 2^20 + query position and the key position as column.
-// Positions before the first and after the last real token neither look nor are looked at: their result is 0 on the CPU and
-// of no meaning elsewhere. Thread-safe.
+// Positions after the last real token, and with `causal` those before the first, neither look nor are looked at: their result
+// is 0 on the CPU and of no meaning elsewhere. Other padding looks at what is real, as in transformers. Thread-safe.
 [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const at::Tensor& mask, const AttentionOptions& options, const DropoutKeys& keys);
 

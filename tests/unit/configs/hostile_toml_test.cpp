@@ -80,6 +80,13 @@ TEST(HostileToml, HeadersWithoutAName) {
   EXPECT_THAT(error_of("[\xC3\xA9tude]"), HasSubstr("run.toml:1:1: not TOML"));
 }
 
+TEST(HostileToml, LettersOutsideOfAscii) {
+  EXPECT_THAT(error_of(toml_with("\xC3\xA9 = 1")), HasSubstr("run.toml:7:1"));
+  EXPECT_THAT(error_of(toml_with("seed = \xC3\xA9")), HasSubstr("run.toml:7:"));
+  EXPECT_THAT(error_of(toml_with("seed = 1 \xC3\xA9")), HasSubstr("run.toml:7:"));
+  EXPECT_EQ(load(toml_with("output_dir = \"\"\"\\\n  \xC3\xA9\"\"\"")).config.training.output_dir, "\xC3\xA9");
+}
+
 TEST(HostileToml, LargeFiles) {
   EXPECT_THAT(error_of(std::string(2U << 20U, '#')), HasSubstr("bytes are too many"));
   const std::size_t room = (1U << 20U) - 200;

@@ -103,7 +103,9 @@ TEST(Shard, EveryExampleCountsExactlyOnce) {
             ASSERT_EQ(static_cast<std::int64_t>(plan.size()), counts.micro_batches_per_epoch) << "rank " << rank;
             for (std::size_t i = 0; i < plan.size(); ++i) {
               ASSERT_EQ(plan[i].index.size(), plan[i].filler.size());
-              if (world > 1) ASSERT_EQ(static_cast<std::int64_t>(plan[i].index.size()), micro);
+              if (world > 1) {
+                ASSERT_EQ(static_cast<std::int64_t>(plan[i].index.size()), micro);
+              }
               for (std::size_t j = 0; j < plan[i].index.size(); ++j) {
                 ASSERT_GE(plan[i].index[j], 0);
                 ASSERT_LT(plan[i].index[j], size);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,11 @@ Json small_word_piece() {
     "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
               "max_input_chars_per_word": 100,
               "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "##b": 5, "A": 6, "\u00e9": 7, "e": 8}}})");
+}
+
+// Faster than TempFolder::write, for thousands of files that need not survive a crash.
+void overwrite(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
 }
 
 // The message of the Error that loading the folder throws, or "" when it throws none.
@@ -222,7 +228,6 @@ TEST(TokenizerFilesTest, SplitSpecialTokensLeavesThemInTheText) {
   const test::TempFolder folder;
   Json document = small_bpe();
   document["model"]["vocab"]["<"] = 5;
-  document["added_tokens"][0]["id"] = 6;
   document["model"]["vocab"]["d"] = 4;
   document["added_tokens"][0]["id"] = 6;
   folder.write("tokenizer.json", document.dump());
@@ -254,7 +259,7 @@ TEST(TokenizerFilesTest, TruncatedFilesAreErrors) {
   const std::string whole = small_word_piece().dump();
   const test::TempFolder folder;
   for (std::size_t size = 0; size < whole.size(); ++size) {
-    folder.write("tokenizer.json", whole.substr(0, size));
+    overwrite(folder.path() / "tokenizer.json", whole.substr(0, size));
     EXPECT_THAT(loading_error(folder.path()), HasSubstr("tokenizer.json")) << size;
   }
   folder.write("tokenizer.json", whole);
@@ -378,7 +383,7 @@ TEST(TokenizerFilesTest, NoByteOfAFileCanCrashIt) {
       for (const char byte : {'\0', '"', '}', '9', '\xff'}) {
         std::string damaged = whole;
         damaged[i] = byte;
-        folder.write("tokenizer.json", damaged);
+        overwrite(folder.path() / "tokenizer.json", damaged);
         if (loading_error(folder.path()).empty()) {
           const auto tokenizer = load_tokenizer(folder.path());
           for (const std::int32_t id : tokenizer->encode("ab c<end>[CLS]\u00e9", {.max_length = 9})) {

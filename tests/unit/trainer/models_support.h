@@ -1,40 +1,36 @@
-// What the tests of the models share: the recorded models and batches of tests/golden/record_models.py.
+// What the tests of the models share: batches and golden values as JSON, changed copies of a model folder.
 #pragma once
 
 #include <filesystem>
 #include <functional>
-#include <memory>
 #include <string>
+#include <vector>
 
-#include "core/error.h"
+#include <ATen/core/Tensor.h>
+
 #include "core/json.h"
 #include "datasets/batch.h"
-#include "tests/support/temp_folder.h"
 #include "trainer/models/model.h"
 #include "trainer/models/safetensors.h"
 
 namespace dtrain::test {
 
-[[nodiscard]] std::filesystem::path model_folder(const std::string& model_type);  // tests/data/models/tiny-...
-[[nodiscard]] const Json& golden_cases(const std::string& model_type);
+// A tensor from nested JSON arrays: int64 when all numbers are whole and `type` is not given otherwise.
+[[nodiscard]] at::Tensor tensor_of(const Json& json, at::ScalarType type);
 
-// The batch of a recorded case, with slots 0, 1, 2 and weight 1 for each example.
-[[nodiscard]] Batch recorded_batch(const Json& recorded);
-// One example of it, keeping its slot.
-[[nodiscard]] Batch single_example(const Batch& batch, std::int64_t example);
+// A batch from the inputs and labels of one golden case; labels may be null.
+[[nodiscard]] Batch batch_of(const Json& inputs, const Json& labels, ProblemType problem);
 
-// A tensor of nested arrays of numbers.
-[[nodiscard]] at::Tensor tensor_of(const Json& values, at::ScalarType type);
-[[nodiscard]] double largest_difference(const at::Tensor& a, const at::Tensor& b);
+[[nodiscard]] ProblemType problem_of(const std::string& name);
 
-// A copy of a recorded model in `folder`, changed: `edit` gets the tensors, `edit_config` the config.json.
-void write_variant(const std::string& model_type, const std::filesystem::path& folder,
-                   const std::function<void(NamedTensors&)>& edit, const std::function<void(Json&)>& edit_config = {});
+// The largest difference of two tensors of equal shape.
+[[nodiscard]] double difference(const at::Tensor& a, const at::Tensor& b);
 
-// load_model of a recorded model or a folder, in evaluation mode.
-[[nodiscard]] std::shared_ptr<Model> load_for_evaluation(const ModelOptions& options);
-
-// What the Error says that `body` throws, hint included; fails when it throws none or one with another code.
-[[nodiscard]] std::string error_of(ExitCode code, const std::function<void()>& body);
+// A copy of the model in `from` with changed config and tensors.
+struct ModelChange {
+  std::function<void(Json&)> config;
+  std::function<void(NamedTensors&)> tensors;
+};
+void copy_model(const std::filesystem::path& from, const std::filesystem::path& to, const ModelChange& change);
 
 }  // namespace dtrain::test
