@@ -63,7 +63,8 @@ void agree(HostComm& host, std::string_view what, const std::vector<AgreementIte
     if (ranks_of.size() == 1) continue;
     std::vector<std::string> sides;
     for (const auto& [value, ranks] : ranks_of) {
-      sides.push_back(fmt::format("{} {}", ranks_text(ranks), value ? "has \"" + shortened(*value) + "\"" : "has none"));
+      sides.push_back(
+          fmt::format("{} {}", ranks_text(ranks), value ? "has \"" + shortened(*value) + "\"" : "has none"));
       if (ranks.size() > 1) sides.back().replace(sides.back().find(" has "), 5, " have ");
     }
     differences.push_back(fmt::format("{}: {}", name, fmt::join(sides, ", ")));

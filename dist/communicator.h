@@ -1,10 +1,10 @@
 // Communicator: collectives on tensors between all ranks. The one contract of the class: every rank starts the same
 // collectives, on tensors of equal shape and type, in the same order.
 //
-// Collectives are started and return a Work; the tensor belongs to the collective until Work::wait() has returned. Works
-// complete in the order in which they were started. A Communicator is used by one thread per rank at a time (gradient
-// hooks run in the thread that calls backward on a CPU; on a GPU the device's autograd thread stands in for it).
-// Sums are taken in one fixed order: every rank receives the same bits, and two runs do.
+// Collectives are started and return a Work; the tensor belongs to the collective until Work::wait() has returned.
+// Works complete in the order in which they were started. A Communicator is used by one thread per rank at a time
+// (gradient hooks run in the thread that calls backward on a CPU; on a GPU the device's autograd thread stands in for
+// it). Sums are taken in one fixed order: every rank receives the same bits, and two runs do.
 #pragma once
 
 #include <memory>
@@ -42,7 +42,8 @@ class Communicator {
   // Collective. In-place copy from `root`.
   [[nodiscard]] virtual WorkPtr broadcast(const at::Tensor& tensor, int root, std::string_view name) = 0;
   // Collective. `output` is [size, ...shape of input], contiguous; row r becomes the input of rank r.
-  [[nodiscard]] virtual WorkPtr all_gather(const at::Tensor& output, const at::Tensor& input, std::string_view name) = 0;
+  [[nodiscard]] virtual WorkPtr all_gather(const at::Tensor& output, const at::Tensor& input,
+                                           std::string_view name) = 0;
 };
 
 }  // namespace dtrain

@@ -1,8 +1,8 @@
 #include "dist/core_binding.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -83,9 +83,9 @@ pid_t launching_process() {
 
 // Whether the user told mpirun how to bind; Open MPI 4 and 5 hand such options on in the environment.
 bool binding_was_chosen() {
-  for (const char* name : {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_mapping_policy",
-                           "OMPI_MCA_rmaps_rank_file_path", "PRTE_MCA_hwloc_default_binding_policy",
-                           "PRTE_MCA_rmaps_default_mapping_policy"}) {
+  for (const char* name :
+       {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_mapping_policy", "OMPI_MCA_rmaps_rank_file_path",
+        "PRTE_MCA_hwloc_default_binding_policy", "PRTE_MCA_rmaps_default_mapping_policy"}) {
     if (!environment(name).empty()) return true;
   }
   return false;

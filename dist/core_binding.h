@@ -32,9 +32,10 @@ struct CoreShare {
 [[nodiscard]] CoreShare fair_share(std::span<const Cpu> allowed, int index, int parts);
 
 // Collective. Sets the affinity of all threads of this process and returns its share; the caller sets LibTorch's thread
-// count from it. With kFair the job's cores are those of the process that started the ranks (mpirun or its daemon), which
-// undoes its per-rank binding but respects taskset and cpusets around the job. Where the ranks of a node then still have
-// different cores (srun --cpu-bind, rank files), each keeps its own. OMP_NUM_THREADS, when set, is the thread count.
+// count from it. With kFair the job's cores are those of the process that started the ranks (mpirun or its daemon),
+// which undoes its per-rank binding but respects taskset and cpusets around the job. Where the ranks of a node then
+// still have different cores (srun --cpu-bind, rank files), each keeps its own. OMP_NUM_THREADS, when set, is the
+// thread count.
 CoreShare bind_cores(const World& world, HostComm& host, BindMode mode);
 
 }  // namespace dtrain

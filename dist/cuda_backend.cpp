@@ -1,6 +1,5 @@
 // The entry of libdtrain_cuda.so; see gpu_backend.h.
 #include <c10/cuda/CUDACachingAllocator.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 #include <nccl.h>
@@ -10,6 +9,13 @@
 
 namespace dtrain {
 namespace {
+
+void check_cuda(cudaError_t result, const char* call) {
+  if (result == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // or the next kernel launch reports it again
+  throw Error(ExitCode::kInternal, fmt::format("{} failed: {}", call, cudaGetErrorString(result)),
+              "check the GPUs and the driver with nvidia-smi");
+}
 
 class CudaBackend final : public GpuBackend {
  public:
@@ -25,7 +31,7 @@ class CudaBackend final : public GpuBackend {
     const OnDevice on(device);
     std::size_t free = 0;
     std::size_t total = 0;
-    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
     return {static_cast<std::int64_t>(free), static_cast<std::int64_t>(total)};
   }
 
@@ -42,7 +48,8 @@ class CudaBackend final : public GpuBackend {
   std::string versions() override {
     int cuda = 0;
     int nccl = 0;
-    C10_CUDA_CHECK(cudaRuntimeGetVersion(&cuda));
+    // Without a driver the runtime does not even know its own version.
+    if (cudaRuntimeGetVersion(&cuda) != cudaSuccess) cuda = CUDART_VERSION;
     ncclGetVersion(&nccl);
     return fmt::format("CUDA {}.{}, NCCL {}.{}.{}", cuda / 1000, cuda % 1000 / 10, nccl / 10000, nccl % 10000 / 100,
                        nccl % 100);
@@ -74,7 +81,7 @@ class CudaBackend final : public GpuBackend {
 
   static cudaDeviceProp properties(int device) {
     cudaDeviceProp result = {};
-    C10_CUDA_CHECK(cudaGetDeviceProperties(&result, device));
+    check_cuda(cudaGetDeviceProperties(&result, device), "cudaGetDeviceProperties");
     return result;
   }
 };

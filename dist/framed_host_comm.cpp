@@ -7,8 +7,8 @@
 namespace dtrain {
 
 std::string FramedHostComm::describe(const Frame& frame) {
-  static constexpr const char* kFunctions[] = {"broadcast", "all_gather", "all_reduce_sum",
-                                               "all_reduce_max", "all_reduce_sum of doubles", "barrier"};
+  static constexpr const char* kFunctions[] = {
+      "broadcast", "all_gather", "all_reduce_sum", "all_reduce_max", "all_reduce_sum of doubles", "barrier"};
   const auto index = std::min<std::size_t>(static_cast<std::size_t>(frame.function), std::size(kFunctions) - 1);
   const std::string_view name(frame.name, std::min<std::size_t>(frame.name_length, kNameBytes));
   return fmt::format("{} \"{}\"", kFunctions[index], name);
@@ -35,17 +35,17 @@ std::vector<FramedHostComm::Frame> FramedHostComm::exchange_frames(Function func
   for (std::size_t r = 1; r < frames.size(); ++r) {
     const Frame& other = frames[r];
     const bool equal = other.function == first.function && other.root == first.root &&
-                       other.name_length == first.name_length &&
-                       std::memcmp(other.name, first.name, kNameBytes) == 0;
+                       other.name_length == first.name_length && std::memcmp(other.name, first.name, kNameBytes) == 0;
     if (!equal) {
-      throw disagree_error(fmt::format("ranks do different things: rank 0 is in {} from root {}, rank {} in {} from root {}",
-                                       describe(first), first.root, r, describe(other), other.root),
-                           "the ranks took different ways through the program: this is a defect in dtrain or in a callback");
+      throw disagree_error(
+          fmt::format("ranks do different things: rank 0 is in {} from root {}, rank {} in {} from root {}",
+                      describe(first), first.root, r, describe(other), other.root),
+          "the ranks took different ways through the program: this is a defect in dtrain or in a callback");
     }
     if (same_size && other.size != first.size) {
-      throw disagree_error(fmt::format("{}: rank 0 gives {} bytes, rank {} gives {}", describe(first), first.size, r,
-                                       other.size),
-                           "all ranks must give the same number of values");
+      throw disagree_error(
+          fmt::format("{}: rank 0 gives {} bytes, rank {} gives {}", describe(first), first.size, r, other.size),
+          "all ranks must give the same number of values");
     }
   }
   return frames;

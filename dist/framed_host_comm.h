@@ -1,7 +1,7 @@
 // FramedHostComm: the part of HostComm that does not depend on how bytes travel.
 //
-// Every call starts with an all-gather of one fixed-size frame per rank: which function, which name, how many bytes, and
-// up to 192 bytes of payload. So small messages cost one exchange, and ranks that call different functions find out
+// Every call starts with an all-gather of one fixed-size frame per rank: which function, which name, how many bytes,
+// and up to 192 bytes of payload. So small messages cost one exchange, and ranks that call different functions find out
 // instead of waiting for each other. Sums are taken by every rank over the gathered values in rank order.
 #pragma once
 

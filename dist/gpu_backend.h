@@ -1,6 +1,6 @@
-// GpuBackend: everything that needs CUDA or NCCL, in a library of its own (libdtrain_cuda.so) that a CPU machine neither
-// builds nor loads. One program serves both: it looks for device files first and loads the library only where they are.
-// Thread-safe after load_gpu_backend() has returned. Nothing is collective unless it says so.
+// GpuBackend: everything that needs CUDA or NCCL, in a library of its own (libdtrain_cuda.so) that a CPU machine
+// neither builds nor loads. One program serves both: it looks for device files first and loads the library only where
+// they are. Thread-safe after load_gpu_backend() has returned. Nothing is collective unless it says so.
 #pragma once
 
 #include <cstdint>
@@ -44,11 +44,13 @@ class GpuBackend {
 // Whether this machine shows NVIDIA device files. Costs two file look-ups and loads nothing.
 [[nodiscard]] bool gpu_present();
 
-// Loads libdtrain_cuda.so from the folder of dtrain's libraries, once. Call it before the first tensor is made: LibTorch
-// decides then whether it has CUDA. Throws Error(kUsage) when this build has no such library or it cannot be loaded.
+// Loads libdtrain_cuda.so from the folder of dtrain's libraries, once. Call it before the first tensor is made:
+// LibTorch decides then whether it has CUDA. Throws Error(kUsage) when this build has no such library or it cannot be
+// loaded.
 [[nodiscard]] GpuBackend& load_gpu_backend();
 
-// Devices that a run may use: 0 without device files, without the library (with a warning), or without a working driver.
+// Devices that a run may use: 0 without device files, without the library (with a warning), or without a working
+// driver.
 [[nodiscard]] int gpu_count();
 
 }  // namespace dtrain

@@ -18,7 +18,8 @@ inline void check_mpi(int result, const std::string& call) {
   char text[MPI_MAX_ERROR_STRING] = {};
   int length = 0;
   MPI_Error_string(result, text, &length);
-  throw Error(ExitCode::kInternal, fmt::format("MPI failed in {}: {}", call, std::string_view(text, static_cast<std::size_t>(length))),
+  throw Error(ExitCode::kInternal,
+              fmt::format("MPI failed in {}: {}", call, std::string_view(text, static_cast<std::size_t>(length))),
               "check the network between the nodes; `dtrain doctor` under the same mpirun tests it");
 }
 

@@ -30,9 +30,9 @@ class MpiCrossNode final : public CrossNode {
   }
 
   void start_sum(std::size_t slot, std::byte* data, c10::ScalarType type, std::int64_t count) override {
-    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data, static_cast<int>(count), mpi_type(type), MPI_SUM, comm_,
-                             &requests_[slot]),
-              "all_reduce between nodes");
+    check_mpi(
+        MPI_Iallreduce(MPI_IN_PLACE, data, static_cast<int>(count), mpi_type(type), MPI_SUM, comm_, &requests_[slot]),
+        "all_reduce between nodes");
   }
 
   void start_broadcast(std::size_t slot, std::byte* data, std::size_t bytes, int root_node) override {

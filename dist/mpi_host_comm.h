@@ -1,5 +1,5 @@
-// MpiHostComm: HostComm over MPI, on a communicator of its own. Waits poll nonblocking collectives, so that a failed peer
-// and the deadline are noticed; MPI must have been started with MPI_THREAD_MULTIPLE.
+// MpiHostComm: HostComm over MPI, on a communicator of its own. Waits poll nonblocking collectives, so that a failed
+// peer and the deadline are noticed; MPI must have been started with MPI_THREAD_MULTIPLE.
 #pragma once
 
 #include <memory>

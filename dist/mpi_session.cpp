@@ -135,8 +135,9 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   if (s.launched.size > 0 && s.launched.size != s.world.world_size) {
     throw usage_error(fmt::format("{} started {} processes but MPI connects only {}", s.launched.launcher,
                                   s.launched.size, s.world.world_size),
-                      s.launched.launcher == "srun" ? "start with `srun --mpi=pmix` (see `srun --mpi=list`), or with mpirun"
-                                                    : "use the mpirun of the MPI that dtrain was built with");
+                      s.launched.launcher == "srun"
+                          ? "start with `srun --mpi=pmix` (see `srun --mpi=list`), or with mpirun"
+                          : "use the mpirun of the MPI that dtrain was built with");
   }
   ProcessState& process = process_state();
   process.rank = s.world.rank;

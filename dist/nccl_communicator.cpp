@@ -102,7 +102,8 @@ NcclCommunicator::NcclCommunicator(const World& world, HostComm& host, const Com
 NcclCommunicator::~NcclCommunicator() {
   stop_ = true;
   watcher_.join();
-  // Abort, because ncclCommDestroy may wait for ranks that are gone. It is local, and harmless when nothing is under way.
+  // Abort, because ncclCommDestroy may wait for ranks that are gone. It is local, and harmless when nothing is under
+  // way.
   if (comm_ != nullptr) ncclCommAbort(comm_);
 }
 
@@ -117,9 +118,10 @@ void NcclCommunicator::settle(ncclResult_t result, const std::string& what) {
     }
     if (result == ncclSuccess) return;
     if (!waiting.pause()) {
-      throw Error(ExitCode::kStalled,
-                  fmt::format("rank {} waited {} s for the other ranks in NCCL {}", world_.rank, deadline_seconds_, what),
-                  "check that all nodes reach each other (NCCL_SOCKET_IFNAME, NCCL_DEBUG=INFO)");
+      throw Error(
+          ExitCode::kStalled,
+          fmt::format("rank {} waited {} s for the other ranks in NCCL {}", world_.rank, deadline_seconds_, what),
+          "check that all nodes reach each other (NCCL_SOCKET_IFNAME, NCCL_DEBUG=INFO)");
     }
   }
   throw nccl_error(result, what, world_.rank);

@@ -34,14 +34,14 @@ struct Reducer::State {
   std::shared_ptr<Communicator> communicator;
   std::vector<at::Tensor> buckets;
   std::vector<GradientSlot> slots;
-  std::vector<at::Tensor> views;           // by parameter
-  std::vector<std::size_t> bucket_sizes;   // parameters in each bucket
+  std::vector<at::Tensor> views;          // by parameter
+  std::vector<std::size_t> bucket_sizes;  // parameters in each bucket
   // The current step.
   Phase phase = Phase::kBetweenSteps;
   bool sync = true;
-  std::vector<char> ready;                 // by parameter
-  std::vector<std::size_t> missing;        // by bucket: parameters that are not ready
-  std::size_t next_bucket = 0;             // the first one not started
+  std::vector<char> ready;           // by parameter
+  std::vector<std::size_t> missing;  // by bucket: parameters that are not ready
+  std::size_t next_bucket = 0;       // the first one not started
   std::vector<WorkPtr> works;
   std::exception_ptr error;
   double exposed_seconds = 0;
@@ -98,7 +98,8 @@ void Reducer::State::make_buckets(const ReducerOptions& options) {
   for (std::size_t i = parameters.size(); i-- > 0;) {
     const at::Tensor& parameter = parameters[i];
     const auto element = static_cast<std::int64_t>(parameter.element_size());
-    const std::int64_t limit = buckets.empty() && lengths.size() <= 1 ? options.first_bucket_bytes : options.bucket_bytes;
+    const std::int64_t limit =
+        buckets.empty() && lengths.size() <= 1 ? options.first_bucket_bytes : options.bucket_bytes;
     const std::int64_t length = padded(parameter.numel(), element);
     // A bucket is closed by another type or when it is full; a parameter larger than a bucket gets one of its own size.
     if (lengths.empty() || types.back() != parameter.scalar_type() ||
@@ -145,7 +146,8 @@ void Reducer::State::restore_view(std::size_t index) {
 
 void Reducer::State::add(std::size_t index) {
   DTRAIN_CHECK(index < parameters.size(), "parameter {} of {}", index, parameters.size());
-  DTRAIN_CHECK(phase == Phase::kInStep, "parameter {} received a gradient outside a step: call begin_step() first", index);
+  DTRAIN_CHECK(phase == Phase::kInStep, "parameter {} received a gradient outside a step: call begin_step() first",
+               index);
   restore_view(index);
   if (!sync) return;
   DTRAIN_CHECK(ready[index] == 0,
@@ -186,8 +188,7 @@ void Reducer::State::finish() {
   phase = Phase::kBetweenSteps;
 }
 
-Reducer::Reducer(std::vector<at::Tensor> parameters, std::shared_ptr<Communicator> communicator,
-                 ReducerOptions options)
+Reducer::Reducer(std::vector<at::Tensor> parameters, std::shared_ptr<Communicator> communicator, ReducerOptions options)
     : state_(std::make_shared<State>()) {
   State& s = *state_;
   DTRAIN_CHECK(!parameters.empty(), "a reducer without parameters");

@@ -3,16 +3,16 @@
 //   Reducer reducer(parameters, communicator, {});
 //   for each step: reducer.begin_step(); ...; loss.backward() (hooks call add()); reducer.finish();
 //
-// Parameters are packed into buckets in reverse order of registration (the order in which gradients usually arrive), one
-// order for all ranks whatever the order of arrival. Each parameter's grad() is a view into its bucket, so nothing is
-// copied. A bucket's all-reduce starts as soon as its gradients, and those of all buckets before it, are there.
-// With gradient accumulation call set_sync(false) for all micro-batches but the last: hooks then only accumulate.
-// A parameter that received no gradient in a step counts as zero. Design after c10d's reducer (PyTorch DDP, Li et al.
+// Parameters are packed into buckets in reverse order of registration (the order in which gradients usually arrive),
+// one order for all ranks whatever the order of arrival. Each parameter's grad() is a view into its bucket, so nothing
+// is copied. A bucket's all-reduce starts as soon as its gradients, and those of all buckets before it, are there. With
+// gradient accumulation call set_sync(false) for all micro-batches but the last: hooks then only accumulate. A
+// parameter that received no gradient in a step counts as zero. Design after c10d's reducer (PyTorch DDP, Li et al.
 // 2020, arXiv 2006.15704): first bucket 1 MiB so that communication starts early, 25 MiB afterwards.
-// A gradient that is not the view any more (zero_grad sets it to none; create_graph) is copied back into its bucket by the
-// hook. An Error in a hook (a second gradient for a parameter whose bucket is on its way, a failed collective) leaves
-// backward() and, if that is swallowed, finish() again. One thread at a time.
-// Works with any module; needs nothing else of dtrain. All ranks build it with the same parameters in the same order.
+// A gradient that is not the view any more (zero_grad sets it to none; create_graph) is copied back into its bucket by
+// the hook. An Error in a hook (a second gradient for a parameter whose bucket is on its way, a failed collective)
+// leaves backward() and, if that is swallowed, finish() again. One thread at a time. Works with any module; needs
+// nothing else of dtrain. All ranks build it with the same parameters in the same order.
 #pragma once
 
 #include <cstddef>
@@ -41,8 +41,8 @@ struct GradientSlot {
 
 class Reducer {
  public:
-  // Registers a hook on every parameter (leaf tensors that require a gradient, all on one device; types may differ, each
-  // bucket has one). Without a communicator, or with one rank, only the buckets remain. Local.
+  // Registers a hook on every parameter (leaf tensors that require a gradient, all on one device; types may differ,
+  // each bucket has one). Without a communicator, or with one rank, only the buckets remain. Local.
   Reducer(std::vector<at::Tensor> parameters, std::shared_ptr<Communicator> communicator, ReducerOptions options);
   ~Reducer();  // removes the hooks; gradients stay
   Reducer(const Reducer&) = delete;

@@ -33,7 +33,8 @@ constexpr std::int64_t kSleepNanoseconds = 20'000'000;
 
 std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Between processes: without FUTEX_PRIVATE_FLAG. Wakes up for a change, a signal or after 20 ms; the caller looks again.
+// Between processes: without FUTEX_PRIVATE_FLAG. Wakes up for a change, a signal or after 20 ms; the caller looks
+// again.
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
   const timespec timeout{0, kSleepNanoseconds};
   ::syscall(SYS_futex, &word, FUTEX_WAIT, seen, &timeout, nullptr, 0);
@@ -258,8 +259,8 @@ void SharedChannel::post(const Operation& op, std::int64_t chunk) {
   std::byte* area = block_->area(world_.local_rank, buffer);
   if (op.is_sum()) {
     // The own slice is read from the tensor itself.
-    const Slice own = world_.local_rank < plan_.owners ? slice_of(size, world_.local_rank, plan_.owners, op.element)
-                                                       : Slice{size, 0};
+    const Slice own =
+        world_.local_rank < plan_.owners ? slice_of(size, world_.local_rank, plan_.owners, op.element) : Slice{size, 0};
     const std::int64_t rest = own.begin + own.count;
     std::memcpy(area, op.at(begin), op.bytes(own.begin));
     std::memcpy(area + op.bytes(rest), op.at(begin + rest), op.bytes(size - rest));
@@ -313,10 +314,10 @@ void SharedChannel::finish_reduce(const Operation& op, std::int64_t chunk) {
     while (!cross_->test(buffer)) {
       if (stop_) throw PeerFailed(ExitCode::kInternal);
       if (waiting.pause()) continue;
-      throw Error(ExitCode::kStalled,
-                  fmt::format("rank {} waited {} s for the other nodes in {}", world_.rank, deadline_seconds_,
-                              op.describe()),
-                  "look at the last log lines of the other nodes; a slow step needs a larger ddp_timeout");
+      throw Error(
+          ExitCode::kStalled,
+          fmt::format("rank {} waited {} s for the other nodes in {}", world_.rank, deadline_seconds_, op.describe()),
+          "look at the last log lines of the other nodes; a slow step needs a larger ddp_timeout");
     }
     if (op.is_sum()) {
       const std::int64_t begin = op.chunk_begin(chunk);
@@ -356,12 +357,13 @@ void SharedChannel::copy_out(const Operation& op, std::int64_t chunk) {
 
 void SharedChannel::check_headers(const ChunkHeader& mine, std::size_t buffer) const {
   const auto describe = [](const ChunkHeader& header) {
-    return fmt::format("{} \"{}\" of {} bytes{}", header.kind == OperationKind::kAllReduce ? "all_reduce" : "broadcast",
-                       std::string_view(header.name.data(), std::min<std::size_t>(header.name_length, header.name.size())),
-                       header.bytes,
-                       header.kind == OperationKind::kAllReduce
-                           ? fmt::format(" ({})", c10::toString(static_cast<c10::ScalarType>(header.type)))
-                           : fmt::format(" from rank {} of node {}", header.root % 65536, header.root / 65536));
+    return fmt::format(
+        "{} \"{}\" of {} bytes{}", header.kind == OperationKind::kAllReduce ? "all_reduce" : "broadcast",
+        std::string_view(header.name.data(), std::min<std::size_t>(header.name_length, header.name.size())),
+        header.bytes,
+        header.kind == OperationKind::kAllReduce
+            ? fmt::format(" ({})", c10::toString(static_cast<c10::ScalarType>(header.type)))
+            : fmt::format(" from rank {} of node {}", header.root % 65536, header.root / 65536));
   };
   const int first_rank = world_.rank - world_.local_rank;
   for (int r = 0; r < plan_.local_size; ++r) {
@@ -371,10 +373,10 @@ void SharedChannel::check_headers(const ChunkHeader& mine, std::size_t buffer) c
     const bool lower = r < world_.local_rank;
     const ChunkHeader& a = lower ? other : mine;
     const ChunkHeader& b = lower ? mine : other;
-    throw disagree_error(
-        fmt::format("ranks run different collectives: rank {} {}, rank {} {}", first_rank + std::min(r, world_.local_rank),
-                    describe(a), first_rank + std::max(r, world_.local_rank), describe(b)),
-        "all ranks must have the same parameters, in the same order and of the same type");
+    throw disagree_error(fmt::format("ranks run different collectives: rank {} {}, rank {} {}",
+                                     first_rank + std::min(r, world_.local_rank), describe(a),
+                                     first_rank + std::max(r, world_.local_rank), describe(b)),
+                         "all ranks must have the same parameters, in the same order and of the same type");
   }
 }
 

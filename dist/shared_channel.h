@@ -6,8 +6,8 @@
 //   reduced  the rank has summed its slice over all ranks (and nodes) into the result area
 //   copied   the rank has copied the others' slices out: the chunk's areas may be used again
 // A few chunk areas are in flight, so that a rank rarely waits for the slowest one. Every sum is taken by one rank, in
-// rank order, and copied by the others: all ranks hold the same bits, and every run the same. Per rank and byte of tensor
-// this moves (2 + 1/local_size) bytes through the cache-sized areas instead of going through the network stack.
+// rank order, and copied by the others: all ranks hold the same bits, and every run the same. Per rank and byte of
+// tensor this moves (2 + 1/local_size) bytes through the cache-sized areas instead of going through the network stack.
 // Ranks that post different operations get Error(kDisagree) instead of a wrong sum.
 // One thread per rank at a time. Every function is collective.
 #pragma once
@@ -32,9 +32,9 @@ namespace dtrain {
 // How the block is cut; a pure function of the arguments of plan_channel().
 struct ChannelPlan {
   int local_size = 1;
-  int owners = 1;                // ranks of each node that sum a slice: those whose local rank exists on every node
-  std::size_t buffers = 3;       // chunk areas in flight
-  std::size_t chunk_bytes = 0;   // a multiple of 64 * owners
+  int owners = 1;               // ranks of each node that sum a slice: those whose local rank exists on every node
+  std::size_t buffers = 3;      // chunk areas in flight
+  std::size_t chunk_bytes = 0;  // a multiple of 64 * owners
   [[nodiscard]] std::size_t block_bytes() const;
 };
 
@@ -76,7 +76,7 @@ class SharedChannel {
   const HostComm& host_;
   const std::atomic<bool>& stop_;
   double deadline_seconds_;
-  std::uint32_t sequence_ = 0;                       // chunks of all operations so far
+  std::uint32_t sequence_ = 0;                        // chunks of all operations so far
   std::vector<std::vector<std::byte>> partial_sums_;  // per buffer, this rank's slice between the nodes
 };
 

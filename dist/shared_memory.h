@@ -1,8 +1,8 @@
 // SharedMemory: one zeroed block of memory that all ranks of a node map.
 //
-// It is an anonymous file (memfd) of the node's first rank, which the others open through /proc/<pid>/fd: it never has a
-// name in any folder, so nothing is left behind however the processes end, and the often small /dev/shm of containers does
-// not limit it. Its pages are allocated at creation, so a full memory is an error there and not a SIGBUS later.
+// It is an anonymous file (memfd) of the node's first rank, which the others open through /proc/<pid>/fd: it never has
+// a name in any folder, so nothing is left behind however the processes end, and the often small /dev/shm of containers
+// does not limit it. Its pages are allocated at creation, so a full memory is an error there and not a SIGBUS later.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +28,8 @@ class SharedMemory {
   std::size_t bytes_ = 0;
 };
 
-// Collective over all ranks of the job; each node gets a block of its own. nullptr on all ranks when any node cannot share
-// memory (separate process namespaces, memory full); the reason is logged on the rank that found it.
+// Collective over all ranks of the job; each node gets a block of its own. nullptr on all ranks when any node cannot
+// share memory (separate process namespaces, memory full); the reason is logged on the rank that found it.
 [[nodiscard]] std::shared_ptr<SharedMemory> share_memory(const World& world, HostComm& host, std::size_t bytes);
 
 // A zeroed block on a cache line of this process's own memory: the same thing for ranks that are threads.

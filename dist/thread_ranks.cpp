@@ -71,8 +71,8 @@ class ThreadHostComm final : public FramedHostComm {
     while (board_.round == round) {
       if (reported_failure() != ExitCode::kDone) throw PeerFailed(reported_failure());
       if (std::chrono::steady_clock::now() > end) {
-        throw Error(ExitCode::kStalled, fmt::format("rank {} waited {} s in {} and not all ranks came", rank_,
-                                                    deadline_seconds(), call));
+        throw Error(ExitCode::kStalled,
+                    fmt::format("rank {} waited {} s in {} and not all ranks came", rank_, deadline_seconds(), call));
       }
       board_.changed.wait_for(lock, std::chrono::milliseconds(20));
     }

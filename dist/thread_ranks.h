@@ -19,9 +19,9 @@ struct ThreadRank {
   std::shared_ptr<Communicator> communicator;
 };
 
-// Runs `body` once per rank, each in a thread of its own, and returns when all have ended. When a rank throws, the waits of
-// the others throw PeerFailed; the first exception that is not PeerFailed is rethrown here.
-// LibTorch's thread settings are per process: call at::set_num_threads(1) first where ranks compute at the same time.
+// Runs `body` once per rank, each in a thread of its own, and returns when all have ended. When a rank throws, the
+// waits of the others throw PeerFailed; the first exception that is not PeerFailed is rethrown here. LibTorch's thread
+// settings are per process: call at::set_num_threads(1) first where ranks compute at the same time.
 void run_thread_ranks(int world_size, const std::function<void(ThreadRank&)>& body,
                       const CommunicatorOptions& options = {});
 

@@ -1,5 +1,5 @@
-// Waiting: the polite polling loop under every wait for another rank. It spins for a few microseconds, then yields, then
-// sleeps up to half a millisecond at a time, so that compute threads on the same cores are not starved.
+// Waiting: the polite polling loop under every wait for another rank. It spins for a few microseconds, then yields,
+// then sleeps up to half a millisecond at a time, so that compute threads on the same cores are not starved.
 #pragma once
 
 #include <chrono>

@@ -12,6 +12,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include "core/digest.h"
@@ -46,14 +47,16 @@ void check_host_comm(RankUnderTest& rank) {
   ASSERT_EQ(me, rank.world.rank);
 
   for (int root = 0; root < n; ++root) {
-    for (const std::size_t size : {std::size_t{0}, std::size_t{5}, std::size_t{192}, std::size_t{193}, std::size_t{300'000}}) {
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{5}, std::size_t{192}, std::size_t{193}, std::size_t{300'000}}) {
       std::string bytes = me == root ? std::string(size, static_cast<char>('a' + root)) : "something of another size";
       host.broadcast("broadcast", bytes, root);
       EXPECT_EQ(bytes, std::string(size, static_cast<char>('a' + root)));
     }
   }
   // Ragged: rank r gives r * 1000 bytes, so rank 0 gives none.
-  const auto rows = host.all_gather("ragged", std::string(static_cast<std::size_t>(me) * 1000, static_cast<char>('0' + me)));
+  const auto rows =
+      host.all_gather("ragged", std::string(static_cast<std::size_t>(me) * 1000, static_cast<char>('0' + me)));
   ASSERT_EQ(rows.size(), static_cast<std::size_t>(n));
   for (int r = 0; r < n; ++r) {
     EXPECT_EQ(rows[static_cast<std::size_t>(r)],
@@ -85,7 +88,7 @@ void check_host_comm(RankUnderTest& rank) {
 void check_exact_sums(RankUnderTest& rank) {
   const int n = rank.world.world_size;
   for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf, at::kInt, at::kLong}) {
-    for (const std::int64_t count : {0, 1, 7, 31, 32, 33, 1000, 4096, 4097, 65'537, 300'001}) {
+    for (const std::int64_t count : {0, 1, 7, 31, 32, 33, 1000, 4096, 4097, 20'011}) {
       // Small integers: exact in every type, whatever the order.
       const at::Tensor base = at::arange(count, at::kLong).remainder(13);
       const at::Tensor tensor = (base + rank.world.rank).to(type);
@@ -99,12 +102,13 @@ void check_exact_sums(RankUnderTest& rank) {
 void check_equal_bits(RankUnderTest& rank, bool one_node) {
   const int n = rank.world.world_size;
   for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf}) {
-    const std::int64_t count = 200'003;
+    const std::int64_t count = 50'003;
     std::set<std::string> digests;
     for (int run = 0; run < 2; ++run) {
       const at::Tensor tensor = irregular(rank.world.rank, count, type);
       rank.communicator.all_reduce_sum(tensor, "irregular")->wait();
-      for (const std::string& digest : rank.host.all_gather("digests", digest_of_tensor(tensor))) digests.insert(digest);
+      for (const std::string& digest : rank.host.all_gather("digests", digest_of_tensor(tensor)))
+        digests.insert(digest);
     }
     EXPECT_EQ(digests.size(), 1U) << c10::toString(type);
     if (!one_node || n == 1) continue;
@@ -115,10 +119,23 @@ void check_equal_bits(RankUnderTest& rank, bool one_node) {
   }
 }
 
+void check_large(RankUnderTest& rank) {
+  const int n = rank.world.world_size;
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor base = at::arange(3'000'001, at::kLong).remainder(13);
+    const at::Tensor tensor = (base + rank.world.rank).to(type);
+    rank.communicator.all_reduce_sum(tensor, "large")->wait();
+    EXPECT_TRUE(at::equal(tensor, (base * n + n * (n - 1) / 2).to(type))) << c10::toString(type);
+    const at::Tensor copy = rank.world.rank == n - 1 ? tensor.clone() : at::zeros_like(tensor);
+    rank.communicator.broadcast(copy, n - 1, "large")->wait();
+    EXPECT_TRUE(at::equal(copy, tensor)) << c10::toString(type);
+  }
+}
+
 void check_broadcast_and_gather(RankUnderTest& rank) {
   const int n = rank.world.world_size;
   for (int root = 0; root < n; ++root) {
-    for (const std::int64_t count : {0, 1, 100, 70'001}) {
+    for (const std::int64_t count : {0, 1, 100, 20'001}) {
       const at::Tensor expected = irregular(root, count, at::kFloat);
       const at::Tensor tensor = rank.world.rank == root ? expected.clone() : at::zeros({count}, at::kFloat);
       rank.communicator.broadcast(tensor, root, "weights")->wait();
@@ -146,7 +163,7 @@ void check_overlapping(RankUnderTest& rank) {
   std::vector<at::Tensor> tensors;
   std::vector<WorkPtr> works;
   for (int i = 0; i < 20; ++i) {
-    tensors.push_back(at::full({1 + i * 5000}, i + rank.world.rank, at::kFloat));
+    tensors.push_back(at::full({1 + i * 1000}, i + rank.world.rank, at::kFloat));
     works.push_back(rank.communicator.all_reduce_sum(tensors.back(), "overlapping"));
   }
   for (std::size_t i = tensors.size(); i-- > 0;) {

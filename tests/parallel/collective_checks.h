@@ -1,5 +1,5 @@
-// Checks of HostComm and Communicator that hold for every implementation: run with threads as ranks by unit_dist and with
-// processes under mpirun by parallel_dist. All functions are collective and report through GoogleTest.
+// Checks of HostComm and Communicator that hold for every implementation: run with threads as ranks by unit_dist and
+// with processes under mpirun by parallel_dist. All functions are collective and report through GoogleTest.
 #pragma once
 
 #include <functional>
@@ -23,6 +23,8 @@ void check_host_comm(RankUnderTest& rank);
 void check_exact_sums(RankUnderTest& rank);
 // Random numbers: the same bits on all ranks and in a second run. `one_node`: also those of a sum in rank order.
 void check_equal_bits(RankUnderTest& rank, bool one_node);
+// More than the areas in flight hold, written past the caches.
+void check_large(RankUnderTest& rank);
 void check_broadcast_and_gather(RankUnderTest& rank);
 void check_many_small(RankUnderTest& rank);
 // Several collectives started before the first is waited for.

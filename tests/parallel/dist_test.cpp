@@ -27,6 +27,7 @@ void run_collectives(const CommunicatorOptions& options, const char* backend) {
   EXPECT_EQ(communicator->backend(), session().world().world_size == 1 ? "single" : backend);
   RankUnderTest rank{session().world(), session().host(), *communicator};
   check_all_collectives(rank, options.ranks_per_node == 0);
+  if (options.chunk_bytes == 0) check_large(rank);
 }
 
 TEST(Session, KnowsTheJob) {
@@ -46,7 +47,7 @@ TEST(HostMessages, AllFunctions) {
 }
 
 TEST(Collectives, SharedMemory) { run_collectives({}, "shared memory"); }
-TEST(Collectives, SharedMemoryInTinyChunks) { run_collectives({.chunk_bytes = 256}, "shared memory"); }
+TEST(Collectives, SharedMemoryInTinyChunks) { run_collectives({.chunk_bytes = 2048}, "shared memory"); }
 TEST(Collectives, EveryRankANode) { run_collectives({.ranks_per_node = 1}, "mpi"); }
 TEST(Collectives, EveryRankANodeInTinyChunks) { run_collectives({.chunk_bytes = 8192, .ranks_per_node = 1}, "mpi"); }
 
@@ -56,7 +57,8 @@ TEST(Collectives, TwoRanksANode) {
 
 // Four ranks make nodes of three and one: only local rank 0 exists on both.
 TEST(Collectives, NodesOfDifferentSize) {
-  run_collectives({.chunk_bytes = 16384, .ranks_per_node = 3}, session().world().world_size > 3 ? "mpi" : "shared memory");
+  run_collectives({.chunk_bytes = 16384, .ranks_per_node = 3},
+                  session().world().world_size > 3 ? "mpi" : "shared memory");
 }
 
 TEST(Gradients, SharedMemory) {

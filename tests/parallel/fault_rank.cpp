@@ -1,5 +1,5 @@
-// One rank of a job that goes wrong in the way its argument names; started under mpirun by faults_test.cpp. main() handles
-// errors as every program on dtrain::dist should.
+// One rank of a job that goes wrong in the way its argument names; started under mpirun by faults_test.cpp. main()
+// handles errors as every program on dtrain::dist should.
 #include <csignal>
 #include <cstdint>
 #include <cstdio>

@@ -1,8 +1,8 @@
 // Jobs that go wrong: all ranks end within seconds, with the right exit code, one line of explanation and nothing else.
 #include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,9 +35,8 @@ std::set<std::string> names_in(const char* folder) {
 }
 
 Outcome run_job(int ranks, const std::string& scenario) {
-  const std::string command =
-      fmt::format("timeout -k 1 60 {} --allow-run-as-root --oversubscribe -np {} {} {} 2>&1", DTRAIN_MPIEXEC, ranks,
-                  DTRAIN_FAULT_RANK, scenario);
+  const std::string command = fmt::format("timeout -k 1 60 {} --allow-run-as-root --oversubscribe -np {} {} {} 2>&1",
+                                          DTRAIN_MPIEXEC, ranks, DTRAIN_FAULT_RANK, scenario);
   Outcome outcome;
   const auto shared_before = names_in("/dev/shm");
   const Stopwatch watch;
@@ -59,11 +58,22 @@ Outcome run_job(int ranks, const std::string& scenario) {
   return outcome;
 }
 
-void expect_one_line(const Outcome& outcome, int code, const std::string& part) {
+// From the failure to the end of all ranks; start and end of a job cost what a job without failure costs, on this
+// machine at this time.
+constexpr double kLongestEnd = 5;
+double allowed_seconds(int ranks) {
+  static std::map<int, double> of_a_fine_job;
+  if (of_a_fine_job.count(ranks) == 0) of_a_fine_job[ranks] = run_job(ranks, "fine").seconds;
+  return kLongestEnd + 3 * of_a_fine_job[ranks];
+}
+
+void expect_one_line(int ranks, const std::string& scenario, int code, const std::string& part) {
+  const double allowed = allowed_seconds(ranks);
+  const Outcome outcome = run_job(ranks, scenario);
   EXPECT_EQ(outcome.code, code) << outcome.text();
   ASSERT_EQ(outcome.lines.size(), 1U) << outcome.text();
   EXPECT_NE(outcome.lines[0].find(part), std::string::npos) << outcome.text();
-  EXPECT_LT(outcome.seconds, 10) << "1 s of start, 5 s to the end, the rest for a busy machine";
+  EXPECT_LT(outcome.seconds, allowed);
 }
 
 class Faults : public testing::TestWithParam<int> {};
@@ -75,24 +85,22 @@ TEST_P(Faults, NoneIsSilent) {
   EXPECT_EQ(outcome.text(), "");
 }
 TEST_P(Faults, OneRankThrowsWhileOthersReduce) {
-  expect_one_line(run_job(GetParam(), "throw-one"), 65, fmt::format("error: rank {} cannot", GetParam() - 1));
+  expect_one_line(GetParam(), "throw-one", 65, fmt::format("error: rank {} cannot", GetParam() - 1));
 }
 TEST_P(Faults, OneRankThrowsWhileOtherNodesReduce) {
-  expect_one_line(run_job(GetParam(), "throw-one-nodes"), 65, fmt::format("error: rank {} cannot", GetParam() - 1));
+  expect_one_line(GetParam(), "throw-one-nodes", 65, fmt::format("error: rank {} cannot", GetParam() - 1));
 }
 TEST_P(Faults, OneRankThrowsWhileOthersWaitForIt) {
-  expect_one_line(run_job(GetParam(), "throw-one-host"), 74, "error: the disk is full");
+  expect_one_line(GetParam(), "throw-one-host", 74, "error: the disk is full");
 }
-TEST_P(Faults, AllRanksThrow) { expect_one_line(run_job(GetParam(), "throw-all"), 64, "error: unknown key"); }
-TEST_P(Faults, RanksDisagree) { expect_one_line(run_job(GetParam(), "disagree"), 66, "seed"); }
+TEST_P(Faults, AllRanksThrow) { expect_one_line(GetParam(), "throw-all", 64, "error: unknown key"); }
+TEST_P(Faults, RanksDisagree) { expect_one_line(GetParam(), "disagree", 66, "seed"); }
 TEST_P(Faults, DifferentCollectives) {
-  expect_one_line(run_job(GetParam(), "different-collectives"), 66, "\"bucket 1\" of 40 bytes");
+  expect_one_line(GetParam(), "different-collectives", 66, "\"bucket 1\" of 40 bytes");
 }
-TEST_P(Faults, RankMissingFromACollective) {
-  expect_one_line(run_job(GetParam(), "stall-collective"), 86, "s for rank");
-}
+TEST_P(Faults, RankMissingFromACollective) { expect_one_line(GetParam(), "stall-collective", 86, "s for rank"); }
 TEST_P(Faults, RankMissingFromAMessage) {
-  expect_one_line(run_job(GetParam(), "stall-host"), 86, "s in barrier \"evaluation\"");
+  expect_one_line(GetParam(), "stall-host", 86, "s in barrier \"evaluation\"");
 }
 TEST_P(Faults, PreemptionIsSilent) {
   const Outcome outcome = run_job(GetParam(), "preempted");
@@ -101,9 +109,10 @@ TEST_P(Faults, PreemptionIsSilent) {
 }
 // mpirun explains this one itself; nothing of ours may stay behind.
 TEST_P(Faults, KilledRank) {
+  const double allowed = allowed_seconds(GetParam());
   const Outcome outcome = run_job(GetParam(), "killed");
   EXPECT_EQ(outcome.code, 137) << outcome.text();
-  EXPECT_LT(outcome.seconds, 10);
+  EXPECT_LT(outcome.seconds, allowed);
 }
 
 }  // namespace

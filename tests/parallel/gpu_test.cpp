@@ -1,5 +1,5 @@
-// NCCL between the ranks of mpirun, one GPU each. Without a GPU for every rank the program says so and exits with 77, which
-// ctest counts as "not run".
+// NCCL between the ranks of mpirun, one GPU each. Without a GPU for every rank the program says so and exits with 77,
+// which ctest counts as "not run".
 #include <cstdint>
 #include <cstdio>
 #include <span>
@@ -30,7 +30,8 @@ std::shared_ptr<Communicator> make_nccl() {
 }
 
 at::TensorOptions on_gpu(at::ScalarType type) {
-  return at::TensorOptions().dtype(type).device(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(the_session->world().local_rank)));
+  return at::TensorOptions().dtype(type).device(
+      at::Device(at::kCUDA, static_cast<at::DeviceIndex>(the_session->world().local_rank)));
 }
 
 TEST(Gpu, Properties) {

@@ -36,7 +36,8 @@ int main(int argc, char** argv) {
         void OnTestPartResult(const testing::TestPartResult& result) override {
           if (result.failed()) {
             std::fprintf(stderr, "rank %d: %s:%d: %s\n", test::session().world().rank,
-                         result.file_name() == nullptr ? "?" : result.file_name(), result.line_number(), result.summary());
+                         result.file_name() == nullptr ? "?" : result.file_name(), result.line_number(),
+                         result.summary());
           }
         }
       };

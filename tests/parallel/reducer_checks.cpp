@@ -33,8 +33,8 @@ struct Net {
   std::vector<at::Tensor> parameters;
 
   Net() {
-    parameters = {numbers({kWidth, 8}, 0.1),      numbers({kWidth}, 0.2), numbers({kWidth, kWidth}, 0.3),
-                  numbers({kWidth}, 0.4),         numbers({kWidth, 3}, 0.5).t(), numbers({3}, 0.6)};
+    parameters = {numbers({kWidth, 8}, 0.1), numbers({kWidth}, 0.2),        numbers({kWidth, kWidth}, 0.3),
+                  numbers({kWidth}, 0.4),    numbers({kWidth, 3}, 0.5).t(), numbers({3}, 0.6)};
     for (at::Tensor& parameter : parameters) parameter.requires_grad_(true);
   }
 
@@ -148,8 +148,8 @@ void check_unused(const World& world, HostComm& host, const std::shared_ptr<Comm
     reducer.finish();
     for (int i = 0; i < 6; ++i) {
       const double users = i == 5 ? 0 : world.world_size - (i < world.world_size ? 1 : 0);
-      EXPECT_TRUE(at::equal(parameters[static_cast<std::size_t>(i)].grad(),
-                            at::zeros_like(parameters[0]) + 2.0 * users))
+      EXPECT_TRUE(
+          at::equal(parameters[static_cast<std::size_t>(i)].grad(), at::zeros_like(parameters[0]) + 2.0 * users))
           << "step " << step << " parameter " << i;
     }
     expect_equal_bits(host, reducer);

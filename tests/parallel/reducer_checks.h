@@ -1,5 +1,5 @@
-// Checks of Reducer against plain autograd over all examples in one process; run with threads and with processes as ranks.
-// All functions are collective and report through GoogleTest.
+// Checks of Reducer against plain autograd over all examples in one process; run with threads and with processes as
+// ranks. All functions are collective and report through GoogleTest.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// Compiled for vector units and without math errno; see trainer/CMakeLists.txt.
+// Compiled for vector units and without math errno; see trainer/CMakeLists.txt for the options.
 #include "trainer/optim/flat_kernels.h"
 
 #include <algorithm>
@@ -37,7 +37,15 @@ void for_each_piece(const std::vector<Piece>& pieces, const Function& function) 
   });
 }
 
-void update_piece(const AdamWTask& task, const Piece& piece, const AdamWFactors& factors) {
+// The loader picks the widest version the machine has. All round alike: no fused multiply-add (-ffp-contract=off).
+// Sanitizers cannot be loaded yet when it picks.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define DTRAIN_VECTOR_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define DTRAIN_VECTOR_CLONES
+#endif
+
+DTRAIN_VECTOR_CLONES void update_piece(const AdamWTask& task, const Piece& piece, const AdamWFactors& factors) {
   float* __restrict value = task.value + piece.offset;
   const float* __restrict gradient = task.gradient + piece.offset;
   float* __restrict exp_avg = task.exp_avg + piece.offset;
@@ -61,6 +69,23 @@ void update_piece(const AdamWTask& task, const Piece& piece, const AdamWFactors&
   }
 }
 
+// Lanes of a fixed number, so that the order of the additions does not depend on the instruction set.
+DTRAIN_VECTOR_CLONES double sum_of_squares(const float* data, std::int64_t count) {
+  constexpr std::int64_t kLanes = 32;
+  double lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+      const auto x = static_cast<double>(data[i + lane]);
+      lanes[lane] += x * x;
+    }
+  }
+  double sum = 0;
+  for (; i < count; ++i) sum += static_cast<double>(data[i]) * static_cast<double>(data[i]);
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
 }  // namespace
 
 void adamw_update(const std::vector<AdamWTask>& tasks, const AdamWFactors& factors) {
@@ -72,12 +97,7 @@ std::vector<double> sums_of_squares(const std::vector<FloatSpan>& spans) {
   const std::vector<Piece> pieces = cut_into_pieces(spans);
   std::vector<double> partial(pieces.size());
   for_each_piece(pieces, [&](std::size_t i) {
-    const float* data = spans[pieces[i].task].data + pieces[i].offset;
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < pieces[i].count; ++j)
-      sum += static_cast<double>(data[j]) * static_cast<double>(data[j]);
-    partial[i] = sum;
+    partial[i] = sum_of_squares(spans[pieces[i].task].data + pieces[i].offset, pieces[i].count);
   });
   std::vector<double> sums(spans.size(), 0.0);
   for (std::size_t i = 0; i < pieces.size(); ++i) sums[pieces[i].task] += partial[i];

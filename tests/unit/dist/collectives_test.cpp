@@ -29,16 +29,18 @@ INSTANTIATE_TEST_SUITE_P(Ranks, ThreadRanks, testing::Values(1, 2, 3, 4));
 TEST_P(ThreadRanks, HostMessages) { run({}, check_host_comm); }
 
 TEST_P(ThreadRanks, Collectives) {
-  run({}, [](RankUnderTest& rank) { check_all_collectives(rank, true); });
+  run({}, [](RankUnderTest& rank) {
+    check_all_collectives(rank, true);
+    check_large(rank);
+  });
 }
 
 TEST_P(ThreadRanks, CollectivesInTinyChunks) {
-  run({.chunk_bytes = 64}, [](RankUnderTest& rank) { check_all_collectives(rank, true); });
+  run({.chunk_bytes = 1024}, [](RankUnderTest& rank) { check_all_collectives(rank, true); });
 }
 
 TEST_P(ThreadRanks, Gradients) {
-  run_thread_ranks(GetParam(),
-                   [](ThreadRank& rank) { check_reducer(rank.world, rank.host, rank.communicator); });
+  run_thread_ranks(GetParam(), [](ThreadRank& rank) { check_reducer(rank.world, rank.host, rank.communicator); });
 }
 
 }  // namespace

@@ -89,20 +89,18 @@ TEST(Failures, AnotherTypeOrOperationIsNoticed) {
 
 TEST(Failures, MissingRankIsNamedAfterTheDeadline) {
   // Rank 1 leaves without a word: its thread ends, nothing reports a failure.
-  EXPECT_NE(failure_of(
-                2,
-                [](ThreadRank& rank) {
-                  if (rank.world.rank == 0) rank.communicator->all_reduce_sum(at::ones({10}), "sum")->wait();
-                },
-                ExitCode::kStalled, {.deadline_seconds = 0.2})
+  EXPECT_NE(failure_of(2,
+                       [](ThreadRank& rank) {
+                         if (rank.world.rank == 0) rank.communicator->all_reduce_sum(at::ones({10}), "sum")->wait();
+                       },
+                       ExitCode::kStalled, {.deadline_seconds = 0.2})
                 .find("rank 0 waited 0.2 s for rank 1 in all_reduce \"sum\""),
             std::string::npos);
-  EXPECT_NE(failure_of(
-                2,
-                [](ThreadRank& rank) {
-                  if (rank.world.rank == 0) rank.host.barrier("save");
-                },
-                ExitCode::kStalled, {.deadline_seconds = 0.2})
+  EXPECT_NE(failure_of(2,
+                       [](ThreadRank& rank) {
+                         if (rank.world.rank == 0) rank.host.barrier("save");
+                       },
+                       ExitCode::kStalled, {.deadline_seconds = 0.2})
                 .find("barrier \"save\""),
             std::string::npos);
 }

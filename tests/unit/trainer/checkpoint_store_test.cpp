@@ -2,14 +2,19 @@
 #include "trainer/checkpoint/checkpoint_store.h"
 
 #include <algorithm>
+#include <csignal>
+#include <cstdlib>
 #include <fstream>
+#include <functional>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/file.h"
 #include "tests/support/temp_folder.h"
 
@@ -227,6 +232,44 @@ TEST(CheckpointStore, PruneFollowsThePolicy) {
   EXPECT_EQ(store.list().size(), 2U);
   EXPECT_EQ(store.list()[0].step, 10);
   EXPECT_THROW(store.remove(77), Error);
+}
+
+// Runs `function` in a process that is killed when it passes the fault point.
+void run_killed_at(const std::string& point, const std::function<void()>& function) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setenv("DTRAIN_FAULT", ("rank=0 point=" + point + " at=2 kind=kill").c_str(), 1);
+    set_up_faults(0);
+    function();
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << point;
+}
+
+TEST(CheckpointStore, KilledBeforeOrAfterTheRename) {
+  const test::TempFolder folder;
+  const CheckpointStore store(folder.path());
+  store.publish(request_of(1));
+  run_killed_at("publish", [&] { store.publish(request_of(2)); });
+  EXPECT_EQ(store.latest()->step, 1);
+  EXPECT_EQ(names_in(folder.path()).size(), 2U);  // the stage is still there
+  store.remove_leftovers();
+  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"checkpoint-1"}));
+  run_killed_at("published", [&] { store.publish(request_of(2)); });
+  EXPECT_EQ(store.latest()->step, 2);
+}
+
+TEST(CheckpointStore, KilledWhileRemoving) {
+  const test::TempFolder folder;
+  const CheckpointStore store(folder.path());
+  for (const std::int64_t step : {1, 2, 3}) store.publish(request_of(step));
+  run_killed_at("unpublished", [&] { store.prune(1, 2); });
+  EXPECT_EQ(store.list().size(), 2U);
+  EXPECT_EQ(store.latest()->step, 3);
+  store.remove_leftovers();
+  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"checkpoint-1", "checkpoint-3"}));
 }
 
 TEST(CheckpointStore, StepsInNames) {

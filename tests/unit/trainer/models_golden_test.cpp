@@ -67,7 +67,9 @@ TEST_P(GoldenModel, LogitsLossesAndGradientsEqualThoseOfTransformers) {
       EXPECT_NEAR(gradient.sum().item<double>(), summary[0].get<double>(), 1e-4);
       EXPECT_NEAR(gradient.norm().item<double>(), summary[1].get<double>(), kTolerance * (1 + summary[1].get<double>()));
       EXPECT_NEAR(gradient.flatten()[-1].item<double>(), summary[2].get<double>(), kTolerance);
-      if (first) EXPECT_LT(difference(gradient, full.tensor(item.key())), kTolerance);
+      if (first) {
+        EXPECT_LT(difference(gradient, full.tensor(item.key())), kTolerance);
+      }
       ++compared;
     }
     EXPECT_EQ(compared, golden["gradients"].size());
@@ -165,7 +167,7 @@ TEST_P(GoldenModel, PaddingRowHasNoGradient) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, GoldenModel, ::testing::Values("tiny-bert", "tiny-gpt2"),
-                         [](const auto& info) { return info.param.substr(5); });
+                         [](const auto& each) { return each.param.substr(5); });
 
 TEST(GoldenTrace, TrainedGpt2GivesThePublishedActivations) {
   const auto folder = test_data("models/gpt2-nano-sort");

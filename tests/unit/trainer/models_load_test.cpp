@@ -329,7 +329,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"Probability", "gpt2", "attn_pdrop", 1.5, "attn_pdrop is 1.5"},
         Refusal{"PadToken", "gpt2", "pad_token_id", 50, "pad_token_id is 50"},
         Refusal{"Labels", "bert", "id2label", Json::array({1}), "id2label"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& each) { return each.param.name; });
 
 TEST_F(ModelLoad, LayerwiseScaleChangesTheResult) {
   const Json golden = read_json_file(test_data("models/tiny-gpt2/golden.json"))[0];
@@ -396,13 +396,15 @@ TEST_P(SavedModel, RandomWeightsFollowFromTheSeed) {
       EXPECT_FALSE(at::equal(value, other.model->named_parameters()[item.key()]));
       first_values.insert(value[1][0].item<float>());
     }
-    if (item.key().ends_with("word_embeddings.weight")) EXPECT_EQ(value[0].abs().sum().item<float>(), 0);
+    if (item.key().ends_with("word_embeddings.weight")) {
+      EXPECT_EQ(value[0].abs().sum().item<float>(), 0);
+    }
   }
   EXPECT_GT(first_values.size(), 10U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, SavedModel, ::testing::Values("tiny-bert", "tiny-gpt2"),
-                         [](const auto& info) { return info.param.substr(5); });
+                         [](const auto& each) { return each.param.substr(5); });
 
 TEST_F(ModelLoad, DamagedBatchesAreRefused) {
   const LoadedModel loaded = load("tiny-bert");

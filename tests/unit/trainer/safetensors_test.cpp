@@ -196,7 +196,7 @@ class DamagedSafetensors : public SafetensorsTest, public ::testing::WithParamIn
 TEST_P(DamagedSafetensors, IsRefused) { EXPECT_THAT(failure(GetParam().bytes), HasSubstr(GetParam().reason)); }
 
 INSTANTIATE_TEST_SUITE_P(All, DamagedSafetensors, ::testing::ValuesIn(damages()),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& each) { return each.param.name; });
 
 TEST_F(SafetensorsTest, EveryTruncationIsRefused) {
   const auto path = folder_.path() / "t.safetensors";
