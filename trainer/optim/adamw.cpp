@@ -1,14 +1,15 @@
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
-#include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/unbind.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
@@ -113,26 +114,37 @@ void AdamW::step_on_cpu(double learning_rate, double gradient_scale) {
 }
 
 void AdamW::step_on_device(double learning_rate, double gradient_scale) {
-  // The fused kernel divides by its scale. It takes the update count, already advanced, from a tensor on the device.
-  const at::Tensor inverse_scale = at::full({}, 1 / gradient_scale, exp_avg_.options());
-  const at::Tensor nothing_infinite = at::zeros({}, exp_avg_.options());
+  // The fused kernel divides by its scale, and skips the update where the other tensor is not 0.
+  std::optional<at::Tensor> inverse_scale;
+  std::optional<at::Tensor> found_infinite;
+  if (gradient_scale != 1) {
+    inverse_scale = at::full({}, 1 / gradient_scale, exp_avg_.options());
+    found_infinite = at::zeros({}, exp_avg_.options());
+  }
+  // It takes the update counts, already advanced, from the device: all of them in one copy.
+  std::vector<float> counts;
+  for (const Slot& slot : slots_) {
+    if (has_gradient(slot.parameter.value)) ++slot.count();
+    counts.push_back(static_cast<float>(slot.count()));
+  }
+  const std::vector<at::Tensor> device_counts = at::unbind(at::tensor(counts).to(exp_avg_.device()));
+
   for (const bool decay : {true, false}) {
-    std::vector<at::Tensor> values, gradients, exp_avgs, exp_avg_sqs, counts;
-    for (const Slot& slot : slots_) {
+    std::vector<at::Tensor> values, gradients, exp_avgs, exp_avg_sqs, steps;
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+      const Slot& slot = slots_[i];
       const at::Tensor& value = slot.parameter.value;
       if (slot.parameter.decay != decay || !has_gradient(value)) continue;
       values.push_back(value);
-      // A copy where the scale is not 1: the kernel would write the scaled gradients back.
-      gradients.push_back(gradient_scale == 1 ? value.grad() : value.grad().clone());
+      gradients.push_back(value.grad());
       exp_avgs.push_back(slot.exp_avg);
       exp_avg_sqs.push_back(slot.exp_avg_sq);
-      counts.push_back(at::full({}, static_cast<double>(++slot.count()), exp_avg_.options()));
+      steps.push_back(device_counts[i]);
     }
     if (values.empty()) continue;
-    at::_fused_adamw_(values, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{}, counts, learning_rate,
+    at::_fused_adamw_(values, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{}, steps, learning_rate,
                       options_.beta1, options_.beta2, decay ? options_.weight_decay : 0.0, options_.epsilon,
-                      /*amsgrad=*/false,
-                      /*maximize=*/false, inverse_scale, nothing_infinite);
+                      /*amsgrad=*/false, /*maximize=*/false, inverse_scale, found_infinite);
   }
 }
 

