@@ -14,9 +14,9 @@ namespace dtrain {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  // One update with gradients multiplied by `gradient_scale` (clipping and fp16 unscaling folded in). The gradients
-  // stay as they are. A parameter without a gradient, or that does not require one, is left alone, and so is its state.
-  // Local.
+  // One update with gradients multiplied by `gradient_scale` (clipping and fp16 unscaling folded in); on a GPU that
+  // scales the gradients in place. A parameter without a gradient, or that does not require one, is left alone, and so
+  // is its state. Local.
   virtual void step(double learning_rate, double gradient_scale) = 0;
   // Everything needed to go on exactly, per parameter: "<name>.exp_avg", "<name>.exp_avg_sq" and "<name>.step" (int64,
   // the updates it had). Views of the live state, so write or copy them before the next step.
