@@ -42,24 +42,31 @@ class ThreadHostComm final : public FramedHostComm {
  protected:
   void exchange(const std::string& call, std::span<const std::byte> mine, std::span<const std::size_t> /*sizes*/,
                 std::byte* all) override {
-    meet(call, mine);
+    show(mine);
+    meet(call);
     for (const auto& span : board_.spans) {
       if (!span.empty()) std::memcpy(all, span.data(), span.size());
       all += span.size();
     }
-    meet(call, mine);  // nobody's memory may go before all have read it
+    meet(call);  // nobody's memory may go before all have read it
   }
 
   void send_from(const std::string& call, int root, std::span<std::byte> data) override {
-    meet(call, data);
+    show(data);
+    meet(call);
     if (rank_ != root) std::memcpy(data.data(), board_.spans[static_cast<std::size_t>(root)].data(), data.size());
-    meet(call, data);
+    meet(call);
   }
 
  private:
-  void meet(const std::string& call, std::span<const std::byte> mine) {
-    std::unique_lock lock(board_.mutex);
+  // Before the meeting after which the others read it; not again before the one after which they have read it.
+  void show(std::span<const std::byte> mine) {
+    const std::lock_guard lock(board_.mutex);
     board_.spans[static_cast<std::size_t>(rank_)] = mine;
+  }
+
+  void meet(const std::string& call) {
+    std::unique_lock lock(board_.mutex);
     if (++board_.arrived == board_.spans.size()) {
       board_.arrived = 0;
       ++board_.round;

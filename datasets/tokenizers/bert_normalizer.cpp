@@ -44,7 +44,7 @@ BertNormalizer::BertNormalizer(const BertNormalizerOptions& options) : options_(
     if (options_.lowercase && c >= 'A' && c <= 'Z') result = static_cast<char>(c - 'A' + 'a');
     if (options_.clean_text) {
       if (c == '\t' || c == '\n' || c == '\r') result = ' ';
-      if (c == 0 || (unicode::flags(c) & unicode::kOther) != 0) result = kRemoved;
+      if ((unicode::flags(c) & unicode::kOther) != 0) result = kRemoved;
     }
     ascii_[c] = result;
   }
@@ -53,7 +53,7 @@ BertNormalizer::BertNormalizer(const BertNormalizerOptions& options) : options_(
 void BertNormalizer::decompose(char32_t c, std::u32string& out) const {
   if (options_.clean_text) {
     const std::uint16_t flags = unicode::flags(c);
-    if (c == 0 || c == 0xFFFD || (flags & unicode::kOther) != 0) return;
+    if ((flags & unicode::kOther) != 0) return;
     if ((flags & unicode::kWhite) != 0) c = ' ';
   }
   const bool spaced = options_.handle_chinese_chars && is_ideograph(c);

@@ -57,6 +57,7 @@ JsonView JsonFile::parse(const std::filesystem::path& path, simdjson::dom::parse
     throw data_error(fmt::format("{}: {} bytes are too many for a tokenizer's file (at most {})", path.string(),
                                  text.size(), kMaxFileBytes));
   }
+  if (text.empty()) throw data_error(fmt::format("{}: empty", path.string()), "fetch the file anew");
   simdjson::dom::element root;
   if (const auto code = parser.parse(text.data(), text.size()).get(root); code != simdjson::SUCCESS) {
     // The slower parser says line and column; where it sees no defect, simdjson's own words must do.

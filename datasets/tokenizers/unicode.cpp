@@ -162,7 +162,9 @@ std::size_t count_code_points(std::string_view valid_text) {
                                                 [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-bool is_valid_utf8(std::string_view text) { return simdjson::validate_utf8(text.data(), text.size()); }
+bool is_valid_utf8(std::string_view text) {
+  return text.empty() || simdjson::validate_utf8(text.data(), text.size());  // no null pointer for the library
+}
 
 std::string replace_invalid_utf8(std::string_view text) {
   std::string out;

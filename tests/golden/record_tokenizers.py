@@ -14,7 +14,7 @@ import struct
 import sys
 import zlib
 
-from tokenizers import Tokenizer, __version__
+from tokenizers import Tokenizer, __version__, normalizers
 
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data" / "tokenizers"
 
@@ -94,6 +94,31 @@ def code_point_digests(tokenizer):
     return digests
 
 
+def normalizer_context(c):
+    """Ids hide much of what a normalizer does behind [UNK], so its text is recorded too: here beside non-starters that stay."""
+    return f"{c}\u302e{c}\u0334\U0001d165{c}\u0301a{c}"
+
+
+def normalizer_record(clean_text, handle_chinese_chars, strip_accents, lowercase, texts):
+    normalize = normalizers.BertNormalizer(clean_text=clean_text, handle_chinese_chars=handle_chinese_chars,
+                                           strip_accents=strip_accents, lowercase=lowercase).normalize_str
+    digests = []
+    for first in range(0, 0x110000, BLOCK):
+        digest = 0
+        for c in range(first, first + BLOCK):
+            if not 0xD800 <= c <= 0xDFFF:
+                digest = zlib.crc32(normalize(normalizer_context(chr(c))).encode("utf-8"), digest)
+        digests.append(digest)
+    return {"options": [clean_text, handle_chinese_chars, strip_accents, lowercase],
+            "texts": [normalize(text) for text in texts], "code_points": digests}
+
+
+def combining_texts():
+    generator = random.Random(7)
+    pool = "a\u00e9\u0301\u0323\u0334\u0345\u302a\u302e\u302f\u0f71\u0f72\u0f74\u1e69\U0001d165\U0001d16d\U0001d16e\U00016ff0\uac01\u05b0\u094d\u3099"
+    return ["".join(generator.choice(pool) for _ in range(12)) for _ in range(100)]
+
+
 def hostile_texts():
     texts = [
         "", " ", "  ", "\n", "\t \n", "a", "\0", "a\0b", "\x7f", "\x85", "a\x85b", "\u2028a\u2029", "\u00a0a\u00a0\u00a0b", "\u3000x",
@@ -151,6 +176,10 @@ def main():
         reviews = [json.loads(line)["text"] for line in lines]
     texts = hostile_texts()
     golden = {"library": __version__, "texts": [text.hex() for text in texts], "variants": {}}
+    combining = combining_texts()
+    golden["combining_texts"] = combining
+    golden["normalizers"] = [normalizer_record(*options, combining) for options in (
+        (True, True, True, True), (True, True, False, False), (False, False, True, False), (False, True, False, True))]
     for name, (base, patch) in VARIANTS.items():
         tokenizer = load(name)
         tokenizer.no_truncation()

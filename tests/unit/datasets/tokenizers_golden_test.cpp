@@ -10,12 +10,15 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "datasets/tokenizers/bert_normalizer.h"
 #include "datasets/tokenizers/tokenizer.h"
 #include "datasets/tokenizers/unicode.h"
 #include "tests/support/temp_folder.h"
 
 namespace dtrain {
 namespace {
+
+constexpr char32_t kBlock = 4096;  // code points to a checksum
 
 const Json& golden() {
   static const Json document = read_json_file(test::test_data("tokenizers/golden.json"));
@@ -101,7 +104,6 @@ TEST_P(GoldenTest, TruncatesLikeTheLibrary) {
 
 TEST_P(GoldenTest, EveryCodePointGivesTheLibrarysIds) {
   if (!variant().contains("code_points")) return;  // recorded for the variants that differ in their use of Unicode
-  constexpr char32_t kBlock = 4096;
   // The counterpart of code_point_context in the recording script.
   const auto context = [](char32_t code_point) {
     std::string c;
@@ -127,6 +129,34 @@ TEST_P(GoldenTest, EveryCodePointGivesTheLibrarysIds) {
   auto other = std::async(std::launch::async, check, 1);
   check(0);
   other.get();
+}
+
+TEST(NormalizerGoldenTest, GivesTheLibrarysText) {
+  for (const Json& record : golden()["normalizers"]) {
+    const Json& on = record["options"];
+    const BertNormalizer normalizer(
+        {.clean_text = on[0], .handle_chinese_chars = on[1], .strip_accents = on[2], .lowercase = on[3]});
+    const auto normalized = [&normalizer](const std::string& text) {
+      std::string result;
+      normalizer.normalize(text, result);
+      return result;
+    };
+    for (std::size_t i = 0; i < golden()["combining_texts"].size(); ++i) {
+      EXPECT_EQ(normalized(golden()["combining_texts"][i]), record["texts"][i]) << on << " text " << i;
+    }
+    for (char32_t block = 0; block < record["code_points"].size(); ++block) {
+      uLong digest = 0;
+      for (char32_t point = block * kBlock; point < (block + 1) * kBlock; ++point) {
+        if (point >= 0xD800 && point <= 0xDFFF) continue;
+        std::string c;
+        unicode::append_utf8(point, c);
+        // The counterpart of normalizer_context in the recording script.
+        const std::string result = normalized(c + "\u302e" + c + "\u0334\U0001d165" + c + "\u0301a" + c);
+        digest = crc32(digest, reinterpret_cast<const Bytef*>(result.data()), static_cast<uInt>(result.size()));
+      }
+      EXPECT_EQ(digest, record["code_points"][block]) << on << " code points from " << block * kBlock;
+    }
+  }
 }
 
 std::vector<std::string> variant_names() {

@@ -136,6 +136,19 @@ TEST(WordCacheTest, GivesBackWhatWasInsertedOrNothing) {
   EXPECT_LT(found, 100000U);
 }
 
+TEST(WordCacheTest, ForgetsAllWhenItsMemoryIsFull) {
+  WordCache cache;
+  const std::vector<std::int32_t> many(1000, 7);
+  for (int i = 0; i < 1200; ++i) {
+    const std::string word = "word" + std::to_string(i);
+    cache.insert(word, hash_bytes(word), many);
+  }
+  std::vector<std::int32_t> ids;
+  EXPECT_FALSE(cache.append("word0", hash_bytes("word0"), ids));
+  EXPECT_TRUE(cache.append("word1199", hash_bytes("word1199"), ids));
+  EXPECT_EQ(ids, many);
+}
+
 TEST(WordCacheTest, EqualHashesAreTold) {
   WordCache cache;
   cache.insert("one", 42, std::vector<std::int32_t>{1});
