@@ -80,16 +80,23 @@ LabelKind label_kind_of(ProblemType type) {
   return LabelKind::kClass;
 }
 
-void check_fit(const Model& model, const Tokenizer& tokenizer, const TrainConfig& config) {
-  const bool too_large = tokenizer.vocab_size() > model.vocab_size();
+// Before anything is loaded: `model_json` is the model's config.json.
+void check_fit(const Json& model_json, const Tokenizer& tokenizer, const TrainConfig& config) {
+  const auto size = model_json.find("vocab_size");
+  const auto type = model_json.find("model_type");
+  // load_model() says what is wrong with a config.json that lacks these.
+  if (size == model_json.end() || !size->is_number_integer() || type == model_json.end() || !type->is_string()) return;
+  const auto vocab_size = size->get<std::int64_t>();
+  const auto model_type = type->get<std::string>();
+  const bool too_large = tokenizer.vocab_size() > vocab_size;
   const bool other_kind =
-      !tokenizer.kind().empty() && tokenizer.kind() != model.model_type() && !config.model.random_init;
+      !tokenizer.kind().empty() && tokenizer.kind() != model_type && !config.model.random_init;
   if (!too_large && !other_kind) return;
   throw data_error(
       fmt::format("tokenizer of another model: the tokenizer in {} ({}, {} tokens) does not fit the model in {} ({}, "
                   "{} tokens)",
                   *config.tokenizer.path, tokenizer.kind().empty() ? "kind unknown" : tokenizer.kind(),
-                  tokenizer.vocab_size(), config.model.path, model.model_type(), model.vocab_size()),
+                  tokenizer.vocab_size(), config.model.path, model_type, vocab_size),
       "use the tokenizer that the model was trained with: leave tokenizer.path out when it lies in model.path");
 }
 
@@ -148,9 +155,11 @@ Problem problem_of(const ModelConfig& settings, const Json& model_json) {
 Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads) {
   Inputs inputs;
   const fs::path model_folder = pretrained_folder(config.model.path);
-  const Problem problem = problem_of(config.model, read_json_file(model_folder / "config.json"));
+  const Json model_json = read_json_file(model_folder / "config.json");
+  const Problem problem = problem_of(config.model, model_json);
   inputs.problem_type = problem.type;
   inputs.tokenizer = load_tokenizer(pretrained_folder(*config.tokenizer.path));
+  check_fit(model_json, *inputs.tokenizer, config);
   const Padding padding = choose_padding(config.tokenizer, *inputs.tokenizer);
 
   LoadedModel loaded = load_model({.folder = model_folder,
@@ -164,7 +173,6 @@ Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host
   inputs.model = std::move(loaded.model);
   inputs.report = std::move(loaded.report);
   inputs.num_labels = static_cast<std::int64_t>(inputs.model->config_json().at("id2label").size());
-  check_fit(*inputs.model, *inputs.tokenizer, config);
   inputs.max_length = choose_max_length(config, *inputs.model);
   inputs.tokenizer_files = read_tokenizer_files(*inputs.tokenizer, padding);
   inputs.collator = make_padding_collator({.pad_id = static_cast<std::int32_t>(padding.id),

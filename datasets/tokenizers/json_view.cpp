@@ -60,9 +60,12 @@ JsonView JsonFile::parse(const std::filesystem::path& path, simdjson::dom::parse
   if (text.empty()) throw data_error(fmt::format("{}: empty", path.string()), "fetch the file anew");
   simdjson::dom::element root;
   if (const auto code = parser.parse(text.data(), text.size()).get(root); code != simdjson::SUCCESS) {
-    // The slower parser says line and column; where it sees no defect, simdjson's own words must do.
-    [[maybe_unused]] const Json other = parse_json(text, path.string());
-    throw data_error(fmt::format("{}: not valid JSON: {}", path.string(), simdjson::error_message(code)));
+    // The slower parser says line and column. Where it sees no defect, the file holds an integer beyond 64 bits, as the
+    // model_max_length that transformers writes for "no limit": written out again it is a floating-point number.
+    const Json other = parse_json(text, path.string());
+    if (const auto again = parser.parse(other.dump()).get(root); again != simdjson::SUCCESS) {
+      throw data_error(fmt::format("{}: not valid JSON: {}", path.string(), simdjson::error_message(again)));
+    }
   }
   JsonView view(root, path.string() + ": ");
   static_cast<void>(view.object());

@@ -55,7 +55,7 @@ void copy_into(at::Tensor parameter, const std::string& name, const std::string&
                      "quantised weights cannot be trained; use the original model");
   }
   if (value.sizes() != parameter.sizes()) {
-    throw data_error(fmt::format("{} has shape {} but config.json makes {} {}", where, shape_text(value.sizes()), name,
+    throw data_error(fmt::format("{} has shape {}, and config.json asks for {}", where, shape_text(value.sizes()),
                                  shape_text(parameter.sizes())),
                      "config.json and the weights must come from the same model");
   }

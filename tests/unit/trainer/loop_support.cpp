@@ -65,8 +65,9 @@ class TinyCollator final : public Collator {
 
 TinyModel::TinyModel(std::uint64_t seed)
     : embedding_(register_parameter("embedding", drawn({kVocabulary, kWidth}, seed))),
-      weight_(register_parameter("classifier.weight", drawn({2, kWidth}, seed + 1))),
-      bias_(register_parameter("classifier.bias", at::zeros({2}))) {}
+      classifier_(register_module("classifier", std::make_shared<torch::nn::Module>())),
+      weight_(classifier_->register_parameter("weight", drawn({2, kWidth}, seed + 1))),
+      bias_(classifier_->register_parameter("bias", at::zeros({2}))) {}
 
 ModelOutput TinyModel::forward(const Batch& batch) {
   const at::Tensor& ids = batch["input_ids"];
@@ -76,7 +77,8 @@ ModelOutput TinyModel::forward(const Batch& batch) {
   output.logits = at::linear(mean, weight_, bias_);
   at::Tensor losses = at::cross_entropy_loss(output.logits, batch["labels"], {}, at::Reduction::None);
   const at::Tensor poisoned = ids.eq(kPoison).any(1);
-  losses = at::where(poisoned, losses * std::numeric_limits<float>::quiet_NaN(), losses);
+  // A factor, not a choice between two losses: the gradient of the branch not taken would be 0 x NaN.
+  losses = losses.mul(at::ones_like(losses).masked_fill(poisoned, std::numeric_limits<float>::quiet_NaN()));
   const at::Tensor weights = at::tensor(at::ArrayRef<float>(batch.example_weight));
   output.loss_sum = losses.mul(weights).sum();
   output.loss_each = losses.detach();

@@ -38,6 +38,7 @@ class TinyModel final : public Model {
 
  private:
   at::Tensor embedding_;
+  std::shared_ptr<torch::nn::Module> classifier_;
   at::Tensor weight_;
   at::Tensor bias_;
 };
