@@ -28,11 +28,11 @@ std::set<std::string> checkpoints(const fs::path& folder) {
   return names;
 }
 
-// Without what depends on the clock.
+// Without what depends on the clock, and with sorted keys: trainer_state.json, from which a resumed run reads, sorts them.
 std::vector<std::string> comparable(const std::vector<OrderedJson>& history) {
   std::vector<std::string> lines;
   for (const OrderedJson& record : history) {
-    OrderedJson kept;
+    Json kept = Json::object();
     for (const auto& item : record.items()) {
       if (!item.key().ends_with("runtime") && !item.key().ends_with("per_second")) kept[item.key()] = item.value();
     }
