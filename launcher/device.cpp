@@ -9,8 +9,17 @@
 
 namespace dtrain {
 
+namespace {
+
+ChosenDevice the_cpu(const TrainingConfig& training) {
+  if (training.fp16) throw usage_error("training.fp16 needs a GPU, and this run uses the CPU", "set training.bf16 = true instead");
+  return {};
+}
+
+}  // namespace
+
 ChosenDevice choose_device(const TrainingConfig& training, const World& world) {
-  if (training.use_cpu) return {};
+  if (training.use_cpu) return the_cpu(training);
   const int present = gpu_count();
   const char* assumed = std::getenv("DTRAIN_ASSUME_GPUS");
   const int counted = assumed != nullptr ? std::atoi(assumed) : present;
@@ -20,7 +29,7 @@ ChosenDevice choose_device(const TrainingConfig& training, const World& world) {
                       fmt::format("start at most {} rank{} on this node, or set training.use_cpu = true", counted,
                                   counted == 1 ? "" : "s"));
   }
-  if (present == 0) return {};
+  if (present == 0) return the_cpu(training);
   GpuBackend& backend = load_gpu_backend();
   backend.set_device(world.local_rank);
   const std::string name = backend.device_name(world.local_rank);

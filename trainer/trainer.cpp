@@ -71,6 +71,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                  parts_.train_data->size(), shard_.batch_size, shard_.world_size),
                      "set dataloader_drop_last = false, or lower per_device_train_batch_size");
   }
+  precision_ = agreed_precision(precision_of(training), parts_.device, host_);
   callbacks_.add(std::make_shared<DefaultFlow>(FlowOptions{.logging_strategy = training.logging_strategy,
                                                            .eval_strategy = training.eval_strategy,
                                                            .save_strategy = training.save_strategy,
@@ -93,11 +94,11 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   step_ = std::make_unique<TrainStep>(StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_},
                                       StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
                                                   .max_grad_norm = training.max_grad_norm,
-                                                  .precision = precision_of(training),
+                                                  .precision = precision_,
                                                   .device = parts_.device});
   evaluation_options_ = {.batch_size = training.per_device_eval_batch_size,
                          .prefetch = prefetched_batches(training),
-                         .precision = precision_of(training),
+                         .precision = precision_,
                          .device = parts_.device};
   if (training.prediction_loss_only) parts_.metrics.clear();
   make_state();
@@ -127,7 +128,7 @@ void Trainer::resume() {
   const SafetensorsFile file(*folder / "optimizer.safetensors");
   optimizer_->load_state(file);
   totals_.load_state(file);
-  if (precision_of(config_.training) == Precision::kFloat16) scaler_.load_state(file);
+  if (precision_ == Precision::kFloat16) scaler_.load_state(file);
   // The plan of the run (steps, intervals, identity) is that of the present settings; the past is the checkpoint's.
   state_ = read_trainer_state(*folder / "trainer_state.json");
   make_state();

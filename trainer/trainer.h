@@ -120,6 +120,7 @@ class Trainer {
   std::int64_t computing_parameters_ = 0;  // elements outside the embeddings
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Reducer> reducer_;
+  Precision precision_ = Precision::kFloat32;
   GradScaler scaler_;
   LrSchedule schedule_;
   std::unique_ptr<TrainStep> step_;

@@ -97,6 +97,24 @@ TrainerState read_trainer_state(const std::filesystem::path& path) {
       state.log_history.push_back(std::move(ordered));
     }
   }
+  // What the step had still to do when it was saved; absent in states that did not come from a Trainer.
+  const Json none = Json::object();
+  const Json& callbacks = json.contains("stateful_callbacks") ? json["stateful_callbacks"] : none;
+  if (!callbacks.is_object()) throw field_error(where, "stateful_callbacks", "an object");
+  if (callbacks.contains("TrainerControl")) {
+    const Json& control = callbacks["TrainerControl"];
+    if (!control.is_object() || !control.value("args", none).is_object()) {
+      throw field_error(where, "TrainerControl", "an object with args");
+    }
+    const Json arguments = control.value("args", none);
+    for (const auto& [key, target] : {std::pair{"should_epoch_stop", &state.control.should_epoch_stop},
+                                      {"should_evaluate", &state.control.should_evaluate},
+                                      {"should_log", &state.control.should_log},
+                                      {"should_save", &state.control.should_save},
+                                      {"should_training_stop", &state.control.should_training_stop}}) {
+      read_field(arguments, key, where, *target);
+    }
+  }
   return state;
 }
 
