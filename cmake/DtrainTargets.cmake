@@ -5,7 +5,7 @@ target_compile_options(dtrain_flags INTERFACE
   -fPIC  # for programs too, so that all targets can share the precompiled headers
   -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Werror
   # False positives inside LibTorch's and GCC 12's own inlined code.
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-error=maybe-uninitialized>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-error=restrict>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-error=dangling-pointer>
   $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)

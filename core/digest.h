@@ -1,5 +1,5 @@
-// Digests: 128-bit XXH3 (library xxHash) for equality between ranks, stores and files. It detects damage and difference;
-// it is not meant to resist an attacker.
+// Digests: 128-bit XXH3 (library xxHash) for equality between ranks, stores and files. It detects damage and
+// difference; it is not meant to resist an attacker.
 #pragma once
 
 #include <cstddef>

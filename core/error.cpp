@@ -20,7 +20,9 @@ Error system_error(const std::string& what, int errno_value) {
   switch (errno_value) {
     case ENOSPC:
     case EDQUOT:
-      hint = "the disk is full: free space, or lower save_total_limit, then start again with resume_from_checkpoint = \"latest\"";
+      hint =
+          "the disk is full: free space, or lower save_total_limit, then start again with resume_from_checkpoint = "
+          "\"latest\"";
       break;
     case EACCES:
     case EPERM:

@@ -1,6 +1,7 @@
 // Error: the one exception type for everything that comes from outside (files, settings, sockets, other ranks).
 // It carries the exit code of the process, one line that says what is wrong and where, and a hint that says what to do.
-// It is thrown anywhere and caught once, in launcher/main.cpp. DTRAIN_CHECK is for broken invariants: a defect in dtrain.
+// It is thrown anywhere and caught once, in launcher/main.cpp. DTRAIN_CHECK is for broken invariants: a defect in
+// dtrain.
 #pragma once
 
 #include <stdexcept>
@@ -73,9 +74,9 @@ std::string nearest_name(std::string_view name, const Range& known) {
 }  // namespace dtrain
 
 // DTRAIN_CHECK(condition, "message {}", args...): throws Error(kInternal) with file, line and expression.
-#define DTRAIN_CHECK(condition, ...)                                                                  \
-  do {                                                                                                \
-    if (!(condition)) [[unlikely]] {                                                                  \
-      ::dtrain::internal::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__));   \
-    }                                                                                                 \
+#define DTRAIN_CHECK(condition, ...)                                                                \
+  do {                                                                                              \
+    if (!(condition)) [[unlikely]] {                                                                \
+      ::dtrain::internal::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
+    }                                                                                               \
   } while (false)

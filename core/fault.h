@@ -1,9 +1,8 @@
 // Fault points: named places where a test can make one rank fail, to prove what the program does then.
 //
-// DTRAIN_FAULT="rank=1 point=step at=3 kind=throw" makes rank 1 throw when it passes point "step" with number 3. Kinds: throw
-// (an Error(kInternal)), kill (SIGKILL to itself), stop (SIGSTOP to itself), preempt (SIGUSR2 to itself),
-// exit (leaves with code 0, without a word).
-// Without the variable a fault point costs one comparison.
+// DTRAIN_FAULT="rank=1 point=step at=3 kind=throw" makes rank 1 throw when it passes point "step" with number 3. Kinds:
+// throw (an Error(kInternal)), kill (SIGKILL to itself), stop (SIGSTOP to itself), preempt (SIGUSR2 to itself), exit
+// (leaves with code 0, without a word). Without the variable a fault point costs one comparison.
 #pragma once
 
 #include <cstdint>

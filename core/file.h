@@ -1,5 +1,6 @@
-// Files: reading, mapping, and writing so that a crash at any instant leaves the old content or the new, never a mixture.
-// All functions throw Error (kIo, or kData where said) with the path in the message. Thread-safe; nothing is collective.
+// Files: reading, mapping, and writing so that a crash at any instant leaves the old content or the new, never a
+// mixture. All functions throw Error (kIo, or kData where said) with the path in the message. Thread-safe; nothing is
+// collective.
 #pragma once
 
 #include <cstddef>
@@ -50,7 +51,8 @@ class OutputFile {
   int fd_ = -1;
 };
 
-// A read-only mapping of a whole file; the bytes stay valid as long as the object lives. An empty file maps to an empty span.
+// A read-only mapping of a whole file; the bytes stay valid as long as the object lives. An empty file maps to an empty
+// span.
 class MappedFile {
  public:
   explicit MappedFile(std::filesystem::path path);

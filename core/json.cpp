@@ -9,7 +9,8 @@ Json parse_json(std::string_view text, const std::string& where) {
   try {
     return Json::parse(text);
   } catch (const Json::exception& error) {
-    throw data_error(fmt::format("{}: not valid JSON: {}", where, error.what()), "write the file again or fetch it anew");
+    throw data_error(fmt::format("{}: not valid JSON: {}", where, error.what()),
+                     "write the file again or fetch it anew");
   }
 }
 

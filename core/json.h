@@ -9,7 +9,7 @@
 
 namespace dtrain {
 
-using Json = nlohmann::json;                  // keys sorted
+using Json = nlohmann::json;                 // keys sorted
 using OrderedJson = nlohmann::ordered_json;  // keys in order of insertion
 
 // Parses strict JSON; `where` (a path) starts the message of the Error(kData) that a defect throws.

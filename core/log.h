@@ -1,5 +1,5 @@
-// Logging through spdlog to standard error. Every line of a rank other than 0 carries its rank; rank 0 speaks for the job.
-// log::info("message {}", x) and friends; thread-safe.
+// Logging through spdlog to standard error. Every line of a rank other than 0 carries its rank; rank 0 speaks for the
+// job. log::info("message {}", x) and friends; thread-safe.
 #pragma once
 
 #include <functional>

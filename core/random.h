@@ -1,6 +1,6 @@
 // Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
-// A pure function of (key, counter): nothing to save, the same for every world size, thread count and order of evaluation.
-// Constants and rounds are those of the Random123 library, whose known-answer vectors the tests use.
+// A pure function of (key, counter): nothing to save, the same for every world size, thread count and order of
+// evaluation. Constants and rounds are those of the Random123 library, whose known-answer vectors the tests use.
 #pragma once
 
 #include <array>

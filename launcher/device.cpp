@@ -12,7 +12,8 @@ namespace dtrain {
 namespace {
 
 ChosenDevice the_cpu(const TrainingConfig& training) {
-  if (training.fp16) throw usage_error("training.fp16 needs a GPU, and this run uses the CPU", "set training.bf16 = true instead");
+  if (training.fp16)
+    throw usage_error("training.fp16 needs a GPU, and this run uses the CPU", "set training.bf16 = true instead");
   return {};
 }
 

@@ -89,8 +89,7 @@ void check_fit(const Json& model_json, const Tokenizer& tokenizer, const TrainCo
   const auto vocab_size = size->get<std::int64_t>();
   const auto model_type = type->get<std::string>();
   const bool too_large = tokenizer.vocab_size() > vocab_size;
-  const bool other_kind =
-      !tokenizer.kind().empty() && tokenizer.kind() != model_type && !config.model.random_init;
+  const bool other_kind = !tokenizer.kind().empty() && tokenizer.kind() != model_type && !config.model.random_init;
   if (!too_large && !other_kind) return;
   throw data_error(
       fmt::format("tokenizer of another model: the tokenizer in {} ({}, {} tokens) does not fit the model in {} ({}, "

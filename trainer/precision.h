@@ -10,8 +10,8 @@ namespace dtrain {
 
 enum class Precision { kFloat32, kBfloat16, kFloat16 };
 
-// Whether this CPU multiplies bfloat16 numbers itself (AVX512-BF16, which every CPU with AMX has too). Without it LibTorch
-// converts element by element: measured on a Zen 3, seven times slower than float32.
+// Whether this CPU multiplies bfloat16 numbers itself (AVX512-BF16, which every CPU with AMX has too). Without it
+// LibTorch converts element by element: measured on a Zen 3, seven times slower than float32.
 [[nodiscard]] bool cpu_has_bfloat16();
 
 // Collective. `wanted`, or float32 for bfloat16 on CPUs of which one has no bfloat16 arithmetic; rank 0 warns then.

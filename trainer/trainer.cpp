@@ -216,8 +216,7 @@ void Trainer::train_one_step(std::vector<Batch> micro_batches) {
   ++totals_.steps;
   if (result.updated) ++totals_.updates;
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
-  state_.total_flos +=
-      6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
+  state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
   state_.global_step = step;
   callbacks_.on_step_end(state_, state_.control,
                          StepReport{.loss = result.loss,

@@ -1,5 +1,5 @@
-// logits_of FOLDER ROWS.jsonl MAX_LENGTH: prints the logits of each row's "text" as a JSON list of lists, one row at a time
-// so that no padding is involved. The integration tests compare them with those of transformers.
+// logits_of FOLDER ROWS.jsonl MAX_LENGTH: prints the logits of each row's "text" as a JSON list of lists, one row at a
+// time so that no padding is involved. The integration tests compare them with those of transformers.
 #include <cstdio>
 #include <fstream>
 #include <string>

@@ -27,14 +27,16 @@
 namespace dtrain {
 namespace {
 
-// The tokens of one example that take part: positions [first, first + count), and an additive mask when some are not real.
+// The tokens of one example that take part: positions [first, first + count), and an additive mask when some are not
+// real.
 struct Span {
   std::int64_t first = 0;
   std::int64_t count = 0;
   at::Tensor holes;  // [count] float32, 0 or -infinity; undefined when all positions are real
 };
 
-// Without causality the first position takes part even when it is padding: BERT pools it, and transformers lets it look.
+// Without causality the first position takes part even when it is padding: BERT pools it, and transformers lets it
+// look.
 std::vector<Span> find_spans(const at::Tensor& mask, std::int64_t batch, std::int64_t length, bool causal) {
   std::vector<Span> spans(static_cast<std::size_t>(batch), Span{0, length, {}});
   if (!mask.defined()) return spans;
@@ -168,8 +170,9 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& k = saved[1];
     const at::Tensor& v = saved[2];
     const at::Tensor dout = gradients[0].contiguous();
-    const auto make = [&] { return loop->has_padding() ? at::zeros(q.sizes(), at::kFloat)
-                                                       : at::empty(q.sizes(), at::kFloat); };
+    const auto make = [&] {
+      return loop->has_padding() ? at::zeros(q.sizes(), at::kFloat) : at::empty(q.sizes(), at::kFloat);
+    };
     const at::Tensor dq = make();
     const at::Tensor dk = make();
     const at::Tensor dv = make();

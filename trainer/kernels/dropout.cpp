@@ -26,10 +26,14 @@ std::atomic<DeviceDropout>& cuda_dropout() {
 
 cpu::Type type_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kFloat: return cpu::Type::kFloat;
-    case at::kBFloat16: return cpu::Type::kBfloat16;
-    case at::kHalf: return cpu::Type::kHalf;
-    default: break;
+    case at::kFloat:
+      return cpu::Type::kFloat;
+    case at::kBFloat16:
+      return cpu::Type::kBfloat16;
+    case at::kHalf:
+      return cpu::Type::kHalf;
+    default:
+      break;
   }
   DTRAIN_CHECK(false, "dropout of a tensor of type {}", c10::toString(tensor.scalar_type()));
   return cpu::Type::kFloat;
@@ -66,15 +70,15 @@ void run_on_cpu(const at::Tensor& input, const at::Tensor& residual, const at::T
   const std::int64_t rows = spec.batch * spec.groups * spec.rows;
   cpu::parallel_for(rows, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, spec.columns)),
                     [&](std::int64_t begin, std::int64_t end) {
-    cpu::RowDraw draw{{spec.key[0], spec.key[1]}, 0, 0, spec.site, spec.threshold, spec.scale};
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t group = i / spec.rows;
-      draw.row = static_cast<std::uint32_t>(((group % spec.groups) << 20) + i % spec.rows);
-      draw.slot = static_cast<std::uint32_t>(spec.slots[group / spec.groups]);
-      kernel(draw, in + i * in_stride, added == nullptr ? nullptr : added + i * out_stride, out + i * out_stride,
-             spec.columns);
-    }
-  });
+                      cpu::RowDraw draw{{spec.key[0], spec.key[1]}, 0, 0, spec.site, spec.threshold, spec.scale};
+                      for (std::int64_t i = begin; i < end; ++i) {
+                        const std::int64_t group = i / spec.rows;
+                        draw.row = static_cast<std::uint32_t>(((group % spec.groups) << 20) + i % spec.rows);
+                        draw.slot = static_cast<std::uint32_t>(spec.slots[group / spec.groups]);
+                        kernel(draw, in + i * in_stride, added == nullptr ? nullptr : added + i * out_stride,
+                               out + i * out_stride, spec.columns);
+                      }
+                    });
 }
 
 // `residual` may be undefined; else it has the type of the result.
@@ -99,8 +103,8 @@ at::Tensor masked(const at::Tensor& x, const at::Tensor& residual, at::ScalarTyp
 class CounterDropout : public torch::autograd::Function<CounterDropout> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
-                            const std::optional<at::Tensor>& residual, std::int64_t threshold, std::int64_t seed, std::int64_t step, const at::Tensor& slots,
-                            std::int64_t site) {
+                            const std::optional<at::Tensor>& residual, std::int64_t threshold, std::int64_t seed,
+                            std::int64_t step, const at::Tensor& slots, std::int64_t site) {
     ctx->saved_data["threshold"] = threshold;
     ctx->saved_data["seed"] = seed;
     ctx->saved_data["step"] = step;
@@ -130,8 +134,8 @@ class CounterDropout : public torch::autograd::Function<CounterDropout> {
   }
 };
 
-at::Tensor apply(const at::Tensor& x, const std::optional<at::Tensor>& residual, std::uint32_t threshold, const DropoutKeys& keys,
-                 std::uint32_t site) {
+at::Tensor apply(const at::Tensor& x, const std::optional<at::Tensor>& residual, std::uint32_t threshold,
+                 const DropoutKeys& keys, std::uint32_t site) {
   return CounterDropout::apply(x, residual, static_cast<std::int64_t>(threshold),
                                static_cast<std::int64_t>(keys.key.seed), static_cast<std::int64_t>(keys.key.step),
                                keys.slots, static_cast<std::int64_t>(site));

@@ -1,12 +1,12 @@
-// Counter-based dropout: the mask is a pure function of (seed, step, example, site, row, column), so it does not depend on
-// padding, on how a step is split over ranks and micro-batches, on threads, on the instruction set or on the device.
+// Counter-based dropout: the mask is a pure function of (seed, step, example, site, row, column), so it does not depend
+// on padding, on how a step is split over ranks and micro-batches, on threads, on the instruction set or on the device.
 //
-// One Philox4x32-10 block (core/random.h) gives the mask of eight neighbouring columns: its key is RandomKey::philox(), its
-// counter (column / 8, row, slot of the example, site), and element e of the block uses bits 16 (e % 2) to 16 (e % 2) + 15 of
-// word e / 2. An element is dropped when these 16 bits, as a number, are below round(65536 p). The probability is thus
-// rounded to a multiple of 1/65536 and the scale of what is kept, 65536 / (65536 - round(65536 p)), belongs to the rounded
-// one: the expectation is exact. Nothing is stored for the backward pass; the mask is drawn again.
-// Values that are dropped become 0 even when they are not finite.
+// One Philox4x32-10 block (core/random.h) gives the mask of eight neighbouring columns: its key is RandomKey::philox(),
+// its counter (column / 8, row, slot of the example, site), and element e of the block uses bits 16 (e % 2) to 16 (e %
+// 2) + 15 of word e / 2. An element is dropped when these 16 bits, as a number, are below round(65536 p). The
+// probability is thus rounded to a multiple of 1/65536 and the scale of what is kept, 65536 / (65536 - round(65536 p)),
+// belongs to the rounded one: the expectation is exact. Nothing is stored for the backward pass; the mask is drawn
+// again. Values that are dropped become 0 even when they are not finite.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,8 @@ struct DropoutKeys {
 [[nodiscard]] at::Tensor counter_dropout(const at::Tensor& x, double probability, const DropoutKeys& keys,
                                          std::uint32_t site);
 
-// residual + counter_dropout(x), in one pass and with one rounding; the result has the type of `residual`, which has the
-// shape of `x`. Differentiable in both.
+// residual + counter_dropout(x), in one pass and with one rounding; the result has the type of `residual`, which has
+// the shape of `x`. Differentiable in both.
 [[nodiscard]] at::Tensor counter_dropout_add(const at::Tensor& x, const at::Tensor& residual, double probability,
                                              const DropoutKeys& keys, std::uint32_t site);
 
@@ -52,8 +52,9 @@ struct DropoutSpec {
   float scale = 1;
 };
 
-// How a GPU backend, which is a library of its own, adds itself: output = (residual +) masked input, all contiguous, on the
-// current stream of their device. `residual` is undefined when there is none; otherwise it has the type of `output`.
+// How a GPU backend, which is a library of its own, adds itself: output = (residual +) masked input, all contiguous, on
+// the current stream of their device. `residual` is undefined when there is none; otherwise it has the type of
+// `output`.
 using DeviceDropout = void (*)(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output,
                                const DropoutSpec& spec);
 void set_cuda_dropout(DeviceDropout function);

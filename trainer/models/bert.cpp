@@ -13,8 +13,8 @@
 namespace dtrain {
 namespace {
 
-// Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward output);
-// 1 + 3 n the head.
+// Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward
+// output); 1 + 3 n the head.
 constexpr std::uint32_t kSitesPerBlock = 3;
 
 class Embeddings : public torch::nn::Module {
@@ -26,8 +26,8 @@ class Embeddings : public torch::nn::Module {
                                    std::make_shared<EmbeddingLayer>(config.max_positions, config.hidden_size))),
         types_(register_module("token_type_embeddings",
                                std::make_shared<EmbeddingLayer>(config.type_vocab_size, config.hidden_size))),
-        norm_(register_module("LayerNorm",
-                              std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
+        norm_(
+            register_module("LayerNorm", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
         dropout_(config.hidden_dropout) {}
 
   at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const DropoutKeys& keys) const {
@@ -75,8 +75,8 @@ class Output : public torch::nn::Module {
  public:
   Output(std::int64_t in, const BertConfig& config)
       : dense_(register_module("dense", std::make_shared<LinearLayer>(in, config.hidden_size))),
-        norm_(register_module("LayerNorm",
-                              std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
+        norm_(
+            register_module("LayerNorm", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
         dropout_(config.hidden_dropout) {}
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const DropoutKeys& keys,

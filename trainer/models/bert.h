@@ -1,5 +1,5 @@
-// BERT for sequence classification: encoder with post-LayerNorm blocks, pooler over the first token, linear head with bias.
-// Equal to transformers' BertForSequenceClassification; parameter names are those of its files.
+// BERT for sequence classification: encoder with post-LayerNorm blocks, pooler over the first token, linear head with
+// bias. Equal to transformers' BertForSequenceClassification; parameter names are those of its files.
 #pragma once
 
 #include <cstdint>

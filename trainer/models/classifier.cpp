@@ -55,8 +55,8 @@ ClassifierModel::Inputs ClassifierModel::checked_inputs(const Batch& batch) cons
                "input_ids must be [{}, length] of int64", batch.size);
   if (inputs.ids.size(1) < 1) throw data_error("a batch of examples without a single token");
   if (inputs.ids.size(1) > max_positions()) {
-    throw data_error(fmt::format("a batch has {} tokens per example but the model has {} positions",
-                                 inputs.ids.size(1), max_positions()),
+    throw data_error(fmt::format("a batch has {} tokens per example but the model has {} positions", inputs.ids.size(1),
+                                 max_positions()),
                      fmt::format("set tokenizer.max_length to {} or less", max_positions()));
   }
   check_range(inputs.ids, vocab_size(), "token id", batch, "use the tokenizer that belongs to the model");
@@ -134,7 +134,8 @@ void draw_parameter(at::Tensor parameter, const std::string& name, const Initial
   for (const char letter : name) mixed = mix64(mixed ^ static_cast<unsigned char>(letter));
   const PhiloxKey key{static_cast<std::uint32_t>(mixed), static_cast<std::uint32_t>(mixed >> 32)};
 
-  // Box and Muller's transform in double: two uniform numbers of 32 bits, of which the first is never 0, give two normal ones.
+  // Box and Muller's transform in double: two uniform numbers of 32 bits, of which the first is never 0, give two
+  // normal ones.
   const at::Tensor values = at::empty(parameter.sizes(), at::kFloat);
   auto* data = values.mutable_data_ptr<float>();
   const std::int64_t count = values.numel();

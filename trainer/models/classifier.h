@@ -1,5 +1,5 @@
-// ClassifierModel: what every model with a sequence-classification head shares: checking of the batch, loss, config.json, and
-// what loading and drawing of weights must know about the parameters.
+// ClassifierModel: what every model with a sequence-classification head shares: checking of the batch, loss,
+// config.json, and what loading and drawing of weights must know about the parameters.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace dtrain {
 // How a parameter is drawn when no file has it.
 struct InitialValue {
   double mean = 0;
-  double deviation = 0;       // 0: the constant `mean`
+  double deviation = 0;        // 0: the constant `mean`
   std::int64_t zero_row = -1;  // this row is 0
 };
 
@@ -36,8 +36,8 @@ class ClassifierModel : public Model {
   explicit ClassifierModel(ClassifierConfig config) : classifier_config_(std::move(config)) {}
 
   struct Inputs {
-    at::Tensor ids;   // [batch, length]
-    at::Tensor mask;  // [batch, length] or undefined
+    at::Tensor ids;    // [batch, length]
+    at::Tensor mask;   // [batch, length] or undefined
     at::Tensor types;  // [batch, length] or undefined
   };
   // [batch, num_labels], any floating type

@@ -14,7 +14,8 @@
 namespace dtrain {
 namespace {
 
-// Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward output).
+// Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward
+// output).
 constexpr std::uint32_t kSitesPerBlock = 3;
 
 class Attention : public torch::nn::Module {
@@ -24,9 +25,8 @@ class Attention : public torch::nn::Module {
         project_(register_module("c_proj", std::make_shared<Conv1dLayer>(config.hidden_size, config.hidden_size))),
         dropout_(config.residual_dropout) {
     options_.num_heads = config.num_heads;
-    options_.scale = config.scale_attention
-                         ? 1.0 / std::sqrt(static_cast<double>(config.hidden_size / config.num_heads))
-                         : 1.0;
+    options_.scale =
+        config.scale_attention ? 1.0 / std::sqrt(static_cast<double>(config.hidden_size / config.num_heads)) : 1.0;
     if (config.scale_by_layer) options_.scale /= static_cast<double>(layer + 1);
     options_.causal = true;
     options_.dropout = config.attention_dropout;

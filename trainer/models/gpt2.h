@@ -1,5 +1,5 @@
-// GPT-2 for sequence classification: decoder with pre-LayerNorm blocks, linear head without bias over the last real token.
-// Equal to transformers' GPT2ForSequenceClassification; parameter names and layouts are those of its files.
+// GPT-2 for sequence classification: decoder with pre-LayerNorm blocks, linear head without bias over the last real
+// token. Equal to transformers' GPT2ForSequenceClassification; parameter names and layouts are those of its files.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,9 @@ class Gpt2Backbone final : public torch::nn::Module {
   explicit Gpt2Backbone(const Gpt2Config& config);
   ~Gpt2Backbone() override;
 
-  // Hidden states [batch, length, hidden] before the final norm. `trace`, when given, receives the sum of the embeddings and
-  // then the result of each block. `types` are looked up among the words, as transformers does; may be undefined.
+  // Hidden states [batch, length, hidden] before the final norm. `trace`, when given, receives the sum of the
+  // embeddings and then the result of each block. `types` are looked up among the words, as transformers does; may be
+  // undefined.
   [[nodiscard]] at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const at::Tensor& mask,
                                    const DropoutKeys& keys, std::vector<at::Tensor>* trace = nullptr) const;
   [[nodiscard]] at::Tensor final_norm(const at::Tensor& hidden) const;

@@ -46,19 +46,22 @@ at::Tensor LayerNormLayer::forward(const at::Tensor& x) const {
 EmbeddingLayer::EmbeddingLayer(std::int64_t count, std::int64_t size, std::int64_t padding_index)
     : weight_(register_parameter("weight", at::empty({count, size}, at::kFloat))), padding_index_(padding_index) {}
 
-at::Tensor EmbeddingLayer::forward(const at::Tensor& ids) const {
-  return at::embedding(weight_, ids, padding_index_);
-}
+at::Tensor EmbeddingLayer::forward(const at::Tensor& ids) const { return at::embedding(weight_, ids, padding_index_); }
 
 at::Tensor EmbeddingLayer::first_rows(std::int64_t count) const { return weight_.narrow(0, 0, count); }
 
 at::Tensor activate(const at::Tensor& x, Activation activation) {
   switch (activation) {
-    case Activation::kGelu: return at::gelu(x);
-    case Activation::kGeluTanh: return at::gelu(x, "tanh");
-    case Activation::kRelu: return at::relu(x);
-    case Activation::kTanh: return at::tanh(x);
-    case Activation::kSilu: return at::silu(x);
+    case Activation::kGelu:
+      return at::gelu(x);
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kTanh:
+      return at::tanh(x);
+    case Activation::kSilu:
+      return at::silu(x);
   }
   DTRAIN_CHECK(false, "activation {}", static_cast<int>(activation));
   return x;

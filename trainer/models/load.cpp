@@ -23,7 +23,8 @@ bool ends_with_any(const std::string& name, std::initializer_list<const char*> e
 
 // Buffers that older versions of transformers stored among the weights.
 bool is_old_buffer(const std::string& name) {
-  return ends_with_any(name, {".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids"});
+  return ends_with_any(name,
+                       {".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids"});
 }
 
 // The names of TensorFlow's LayerNorm, which files converted from it still have.
@@ -50,9 +51,9 @@ void copy_into(at::Tensor parameter, const std::string& name, const std::string&
   const at::Tensor value = files.tensor(stored);
   const std::string where = fmt::format("{}: tensor {:?}", files.path_of(stored), stored);
   if (!value.is_floating_point()) {
-    throw data_error(fmt::format("{} has type {}; {} needs floating-point numbers", where,
-                                 c10::toString(value.scalar_type()), name),
-                     "quantised weights cannot be trained; use the original model");
+    throw data_error(
+        fmt::format("{} has type {}; {} needs floating-point numbers", where, c10::toString(value.scalar_type()), name),
+        "quantised weights cannot be trained; use the original model");
   }
   if (value.sizes() != parameter.sizes()) {
     throw data_error(fmt::format("{} has shape {}, and config.json asks for {}", where, shape_text(value.sizes()),
@@ -80,9 +81,9 @@ Assignment assign(const Parameters& parameters, const std::string& prefix, const
     }
     const auto [earlier, inserted] = result.source.emplace(name, stored);
     if (!inserted) {
-      throw data_error(fmt::format("{}: tensors {:?} and {:?} are both meant for {}", files.path(), earlier->second,
-                                   stored, name),
-                       "remove one of the two");
+      throw data_error(
+          fmt::format("{}: tensors {:?} and {:?} are both meant for {}", files.path(), earlier->second, stored, name),
+          "remove one of the two");
     }
   }
   return result;
@@ -95,10 +96,9 @@ void check_head(const ClassifierModel& model, const Parameters& parameters, cons
   const at::Tensor stored = files.tensor(source->second);
   const std::int64_t wanted = parameters.at(model.head_weight()).size(0);
   if (stored.dim() != 2 || stored.size(0) == wanted) return;
-  throw data_error(
-      fmt::format("{}: the stored classification head {:?} has {} labels but the model shall have {}",
-                  files.path_of(source->second), source->second, stored.size(0), wanted),
-      fmt::format("set model.num_labels = {}, or start from a model without this head", stored.size(0)));
+  throw data_error(fmt::format("{}: the stored classification head {:?} has {} labels but the model shall have {}",
+                               files.path_of(source->second), source->second, stored.size(0), wanted),
+                   fmt::format("set model.num_labels = {}, or start from a model without this head", stored.size(0)));
 }
 
 LoadReport read_weights(ClassifierModel& model, const ModelOptions& options) {
@@ -124,12 +124,11 @@ LoadReport read_weights(ClassifierModel& model, const ModelOptions& options) {
   }
   if (!options.random_init && !lacking.empty()) {
     const bool nothing = lacking.size() == num_required;
-    throw data_error(
-        nothing ? fmt::format("{}: no tensor belongs to a {} model (the first is {:?})", files->path(),
-                              model.model_type(), files->names().empty() ? "" : files->names().front())
-                : fmt::format("{}: {} of the {} tensors of the model are missing, the first is {:?}", files->path(),
-                              lacking.size(), num_required, lacking.front()),
-        "config.json and the weights must come from the same model");
+    throw data_error(nothing ? fmt::format("{}: no tensor belongs to a {} model (the first is {:?})", files->path(),
+                                           model.model_type(), files->names().empty() ? "" : files->names().front())
+                             : fmt::format("{}: {} of the {} tensors of the model are missing, the first is {:?}",
+                                           files->path(), lacking.size(), num_required, lacking.front()),
+                     "config.json and the weights must come from the same model");
   }
 
   for (const auto& [name, parameter] : parameters) {

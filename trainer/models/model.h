@@ -1,5 +1,5 @@
-// Model: what the trainer trains. A torch::nn::Module whose forward returns the summed loss, so that any split of a step over
-// ranks and micro-batches can be normalised by the weight of the whole step.
+// Model: what the trainer trains. A torch::nn::Module whose forward returns the summed loss, so that any split of a
+// step over ranks and micro-batches can be normalised by the weight of the whole step.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ enum class ProblemType { kSingleLabel, kMultiLabel, kRegression };
 struct ModelOptions {
   std::filesystem::path folder;  // config.json and, unless random_init, model.safetensors
   std::string task = "sequence-classification";
-  std::int64_t num_labels = 0;     // 0: as config.json says (id2label), else 2
+  std::int64_t num_labels = 0;  // 0: as config.json says (id2label), else 2
   ProblemType problem_type = ProblemType::kSingleLabel;
   double dropout = -1;             // >= 0 overrides every dropout probability of config.json
   std::int64_t pad_token_id = -1;  // >= 0: written to the config (GPT-2 has none of its own)

@@ -132,9 +132,9 @@ void check_heads(std::int64_t hidden, std::int64_t heads, const std::filesystem:
 std::int64_t chosen_pad(const ModelOptions& options, std::int64_t from_config, std::int64_t vocab_size) {
   if (options.pad_token_id < 0) return from_config;
   if (options.pad_token_id >= vocab_size) {
-    throw usage_error(fmt::format("the pad token id {} is not below the model's vocab_size = {}", options.pad_token_id,
-                                  vocab_size),
-                      "use the tokenizer that belongs to the model");
+    throw usage_error(
+        fmt::format("the pad token id {} is not below the model's vocab_size = {}", options.pad_token_id, vocab_size),
+        "use the tokenizer that belongs to the model");
   }
   return options.pad_token_id;
 }
@@ -153,9 +153,12 @@ double chosen_dropout(const ModelOptions& options, double from_config) {
 
 const char* problem_type_name(ProblemType type) {
   switch (type) {
-    case ProblemType::kSingleLabel: return "single_label_classification";
-    case ProblemType::kMultiLabel: return "multi_label_classification";
-    case ProblemType::kRegression: return "regression";
+    case ProblemType::kSingleLabel:
+      return "single_label_classification";
+    case ProblemType::kMultiLabel:
+      return "multi_label_classification";
+    case ProblemType::kRegression:
+      return "regression";
   }
   return "";
 }
@@ -189,8 +192,7 @@ BertConfig read_bert_config(const Json& json, const std::filesystem::path& path,
   config.hidden_dropout = chosen_dropout(options, reader.probability("hidden_dropout_prob", config.hidden_dropout));
   config.attention_dropout =
       chosen_dropout(options, reader.probability("attention_probs_dropout_prob", config.attention_dropout));
-  config.classifier_dropout =
-      chosen_dropout(options, reader.probability("classifier_dropout", config.hidden_dropout));
+  config.classifier_dropout = chosen_dropout(options, reader.probability("classifier_dropout", config.hidden_dropout));
   config.layer_norm_eps = reader.number("layer_norm_eps", config.layer_norm_eps, 0, 1);
   config.initializer_range = reader.number("initializer_range", config.initializer_range, 0, 10);
   check_heads(config.hidden_size, config.num_heads, path);
@@ -253,9 +255,9 @@ ClassifierConfig read_classifier_config(const Json& json, const std::filesystem:
   const std::int64_t usual = options.problem_type == ProblemType::kRegression ? 1 : 2;
   config.num_labels = options.num_labels > 0 ? options.num_labels : (stored > 0 ? stored : usual);
   if (options.problem_type == ProblemType::kSingleLabel && config.num_labels < 2) {
-    throw usage_error(fmt::format("{}: a classifier with {} label has nothing to choose from", path.string(),
-                                  config.num_labels),
-                      "set num_labels to the number of classes, or choose regression");
+    throw usage_error(
+        fmt::format("{}: a classifier with {} label has nothing to choose from", path.string(), config.num_labels),
+        "set num_labels to the number of classes, or choose regression");
   }
 
   Json& out = config.json;

@@ -1,4 +1,5 @@
-// The settings of a model as config.json says them: every value checked, everything that is not supported refused by name.
+// The settings of a model as config.json says them: every value checked, everything that is not supported refused by
+// name.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // safetensors: the Hub's format for weights. 8 bytes little-endian header length, JSON header, tensor bytes.
-// Reading checks all that the reference implementation checks: header at most 100 MB and inside the file, known types, shape
-// times size equal to the byte range, ranges without hole or overlap covering the file exactly. Damage is Error(kData)
-// with path, tensor and reason; memory stays bounded by the file size. Values are little-endian.
+// Reading checks all that the reference implementation checks: header at most 100 MB and inside the file, known types,
+// shape times size equal to the byte range, ranges without hole or overlap covering the file exactly. Damage is
+// Error(kData) with path, tensor and reason; memory stays bounded by the file size. Values are little-endian.
 #pragma once
 
 #include <filesystem>

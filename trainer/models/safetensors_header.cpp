@@ -86,9 +86,14 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
 
   bool start_object(std::size_t) override {
     switch (place_) {
-      case Place::kNowhere: place_ = Place::kTop; return true;
-      case Place::kTop: place_ = key_ == "__metadata__" ? Place::kMetadata : Place::kEntry; return true;
-      default: unexpected("an object");
+      case Place::kNowhere:
+        place_ = Place::kTop;
+        return true;
+      case Place::kTop:
+        place_ = key_ == "__metadata__" ? Place::kMetadata : Place::kEntry;
+        return true;
+      default:
+        unexpected("an object");
     }
   }
 
@@ -189,8 +194,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
   std::size_t expected = 0;
   for (const SafetensorsEntry& entry : header.entries) {
     if (entry.begin != expected || entry.end < entry.begin) {
-      fail(path, fmt::format("tensor {:?} has the byte range {} to {} but should start at {}", entry.name,
-                             entry.begin, entry.end, expected));
+      fail(path, fmt::format("tensor {:?} has the byte range {} to {} but should start at {}", entry.name, entry.begin,
+                             entry.end, expected));
     }
     std::size_t count = 0;
     if (!byte_count(entry, count) || count != entry.end - entry.begin) {
@@ -198,8 +203,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
                              fmt::join(entry.shape, ", "), entry.end - entry.begin));
     }
     if (entry.end > data_size) {
-      fail(path, fmt::format("tensor {:?} ends at data byte {} but the file has {}", entry.name, entry.end,
-                             data_size));
+      fail(path, fmt::format("tensor {:?} ends at data byte {} but the file has {}", entry.name, entry.end, data_size));
     }
     expected = entry.end;
   }

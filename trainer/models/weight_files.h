@@ -1,4 +1,5 @@
-// The weights of a model folder: model.safetensors, or the shards that model.safetensors.index.json lists, as one set of names.
+// The weights of a model folder: model.safetensors, or the shards that model.safetensors.index.json lists, as one set
+// of names.
 #pragma once
 
 #include <filesystem>

@@ -38,8 +38,8 @@ at::Tensor kept(at::IntArrayRef shape, double p, const DropoutKeys& keys, std::u
 double correlation(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.sub(a.mean());
   const at::Tensor y = b.sub(b.mean());
-  const double r = x.mul(y).mean().item<double>() /
-                   std::sqrt(x.square().mean().item<double>() * y.square().mean().item<double>());
+  const double r =
+      x.mul(y).mean().item<double>() / std::sqrt(x.square().mean().item<double>() * y.square().mean().item<double>());
   return std::abs(r) * std::sqrt(static_cast<double>(a.numel()));
 }
 
@@ -53,8 +53,8 @@ TEST(Dropout, MaskIsThatOfTheDefinition) {
     for (std::uint32_t g = 0; g < 3; ++g) {
       for (std::uint32_t r = 0; r < 4; ++r) {
         for (std::uint32_t c = 0; c < 21; ++c, ++flag) {
-          const PhiloxCounter words = philox4x32({c / 8, (g << 20) + r, static_cast<std::uint32_t>(slots[b]), 7},
-                                                 RandomKey{42, 3}.philox());
+          const PhiloxCounter words =
+              philox4x32({c / 8, (g << 20) + r, static_cast<std::uint32_t>(slots[b]), 7}, RandomKey{42, 3}.philox());
           const std::uint32_t bits = (words[c % 8 / 2] >> (c % 2 * 16)) & 0xFFFF;
           ASSERT_EQ(*flag, bits >= 19661 ? 1.0 : 0.0);  // round(0.3 * 65536) = 19661
         }
@@ -65,7 +65,8 @@ TEST(Dropout, MaskIsThatOfTheDefinition) {
 
 TEST(Dropout, KeepsTheRightShareWithTheRightVariance) {
   for (const double p : {0.1, 0.5, 0.9}) {
-    const at::Tensor mask = kept({16, 128, 512}, p, make_keys({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}), 1);
+    const at::Tensor mask =
+        kept({16, 128, 512}, p, make_keys({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}), 1);
     const auto count = static_cast<double>(mask.numel());
     const double deviation = std::sqrt(p * (1 - p) / count);
     EXPECT_NEAR(mask.mean().item<double>(), 1 - p, 5 * deviation + 1.0 / 65536);
@@ -105,8 +106,8 @@ TEST(Dropout, MaskDoesNotDependOnPaddingOrSplit) {
   EXPECT_TRUE(at::equal(whole.narrow(1, 0, 9), shorter));
   const at::Tensor narrower = kept({4, 33, 27}, 0.2, make_keys({10, 11, 12, 13}), 2);
   EXPECT_TRUE(at::equal(whole.narrow(2, 0, 27), narrower));
-  const at::Tensor parts = at::cat({kept({1, 33, 40}, 0.2, make_keys({10}), 2),
-                                    kept({3, 33, 40}, 0.2, make_keys({11, 12, 13}), 2)});
+  const at::Tensor parts =
+      at::cat({kept({1, 33, 40}, 0.2, make_keys({10}), 2), kept({3, 33, 40}, 0.2, make_keys({11, 12, 13}), 2)});
   EXPECT_TRUE(at::equal(whole, parts));
 }
 
@@ -169,7 +170,8 @@ TEST(Dropout, AddsInOnePass) {
   const DropoutKeys keys = make_keys({3, 4});
   const at::Tensor x = at::randn({2, 5, 37});
   const at::Tensor residual = at::randn({2, 5, 37});
-  EXPECT_TRUE(at::equal(counter_dropout_add(x, residual, 0.4, keys, 1), residual.add(counter_dropout(x, 0.4, keys, 1))));
+  EXPECT_TRUE(
+      at::equal(counter_dropout_add(x, residual, 0.4, keys, 1), residual.add(counter_dropout(x, 0.4, keys, 1))));
 }
 
 // Every instruction set that this machine has, against plain C++, for lengths around all block sizes.
@@ -178,7 +180,8 @@ TEST(DropoutKernels, AllInstructionSetsGiveTheSameBits) {
   const cpu::RowKernels* const* kernels = cpu::available_row_kernels(count);
   ASSERT_GE(count, 1U);
   for (std::size_t k = 1; k < count; ++k) {
-    for (const std::int64_t columns : {1, 7, 8, 9, 15, 16, 17, 31, 64, 65, 127, 128, 129, 384, 1000, 1024, 1025, 3072}) {
+    for (const std::int64_t columns :
+         {1, 7, 8, 9, 15, 16, 17, 31, 64, 65, 127, 128, 129, 384, 1000, 1024, 1025, 3072}) {
       for (const int in : {0, 1, 2}) {
         for (const int out : {0, 1, 2}) {
           constexpr at::ScalarType kTypes[3] = {at::kFloat, at::kBFloat16, at::kHalf};
@@ -207,8 +210,8 @@ TEST(DropoutKernels, AllInstructionSetsGiveTheSameBits) {
         for (int which = 0; which < 2; ++which) {
           const cpu::RowKernels& kernel = which == 0 ? *kernels[0] : *kernels[k];
           kernel.attention(draw, dropped[which].mutable_data_ptr<float>(), first, columns);
-          kernel.attention_grad(draw, p_of[which].mutable_data_ptr<float>(), g_of[which].mutable_data_ptr<float>(), 0.3F,
-                                first, columns);
+          kernel.attention_grad(draw, p_of[which].mutable_data_ptr<float>(), g_of[which].mutable_data_ptr<float>(),
+                                0.3F, first, columns);
         }
         ASSERT_TRUE(at::equal(dropped[0], dropped[1])) << kernels[k]->name << " " << columns << " " << first;
         ASSERT_TRUE(at::equal(p_of[0], p_of[1])) << kernels[k]->name << " " << columns << " " << first;
@@ -224,9 +227,9 @@ TEST(Attention, HeadwiseEqualsComposed) {
   const std::int64_t batch = 3;
   const std::int64_t length = 21;
   at::Tensor mask = at::ones({batch, length}, at::kLong);
-  mask.select(0, 1).narrow(0, 13, 8).zero_();                                    // right padding
-  mask.select(0, 2).narrow(0, 0, 5).zero_();                                     // left padding ...
-  mask.select(0, 2).narrow(0, 9, 2).zero_();                                     // ... and a hole
+  mask.select(0, 1).narrow(0, 13, 8).zero_();  // right padding
+  mask.select(0, 2).narrow(0, 0, 5).zero_();   // left padding ...
+  mask.select(0, 2).narrow(0, 9, 2).zero_();   // ... and a hole
   for (const bool causal : {false, true}) {
     for (const double p : {0.0, 0.3}) {
       for (const bool masked : {false, true}) {

@@ -28,7 +28,8 @@ std::set<std::string> checkpoints(const fs::path& folder) {
   return names;
 }
 
-// Without what depends on the clock, and with sorted keys: trainer_state.json, from which a resumed run reads, sorts them.
+// Without what depends on the clock, and with sorted keys: trainer_state.json, from which a resumed run reads, sorts
+// them.
 std::vector<std::string> comparable(const std::vector<OrderedJson>& history) {
   std::vector<std::string> lines;
   for (const OrderedJson& record : history) {

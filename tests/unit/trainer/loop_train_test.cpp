@@ -60,7 +60,8 @@ TEST_P(LoopSplits, GiveTheNumbersOfOneRank) {
     }
     EXPECT_EQ(actual[i]["learning_rate"], expected[i]["learning_rate"]);
     // The Trainer counts epochs in micro-batches, of which the last group may have fewer.
-    const std::int64_t per_epoch = (21 + GetParam().ranks * GetParam().batch - 1) / (GetParam().ranks * GetParam().batch);
+    const std::int64_t per_epoch =
+        (21 + GetParam().ranks * GetParam().batch - 1) / (GetParam().ranks * GetParam().batch);
     const std::int64_t done = std::min(per_epoch, static_cast<std::int64_t>(i % 3 + 1) * GetParam().accumulation);
     EXPECT_DOUBLE_EQ(actual[i]["epoch"].get<double>(),
                      static_cast<double>(i / 3) + static_cast<double>(done) / static_cast<double>(per_epoch));

@@ -4,9 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/autocast_mode.h>
 
 #include "tests/support/temp_folder.h"
 #include "tests/unit/trainer/models_support.h"
@@ -26,10 +26,11 @@ class GoldenModel : public ::testing::TestWithParam<std::string> {
   // The model with the head that a case of `outputs` labels was recorded with: the first rows of the stored one.
   std::shared_ptr<Model> load(ProblemType problem, std::int64_t outputs) {
     copy_model(folder_, temp_.path() / "m", {{}, [&](NamedTensors& tensors) {
-      for (auto& [name, value] : tensors) {
-        if (name.starts_with("classifier.") || name.starts_with("score.")) value = value.narrow(0, 0, outputs);
-      }
-    }});
+                                               for (auto& [name, value] : tensors) {
+                                                 if (name.starts_with("classifier.") || name.starts_with("score."))
+                                                   value = value.narrow(0, 0, outputs);
+                                               }
+                                             }});
     ModelOptions options;
     options.folder = temp_.path() / "m";
     options.num_labels = outputs;
@@ -65,7 +66,8 @@ TEST_P(GoldenModel, LogitsLossesAndGradientsEqualThoseOfTransformers) {
       ASSERT_TRUE(gradient.defined());
       const Json& summary = golden["gradients"].at(item.key());
       EXPECT_NEAR(gradient.sum().item<double>(), summary[0].get<double>(), 1e-4);
-      EXPECT_NEAR(gradient.norm().item<double>(), summary[1].get<double>(), kTolerance * (1 + summary[1].get<double>()));
+      EXPECT_NEAR(gradient.norm().item<double>(), summary[1].get<double>(),
+                  kTolerance * (1 + summary[1].get<double>()));
       EXPECT_NEAR(gradient.flatten()[-1].item<double>(), summary[2].get<double>(), kTolerance);
       if (first) {
         EXPECT_LT(difference(gradient, full.tensor(item.key())), kTolerance);
@@ -181,8 +183,7 @@ TEST(GoldenTrace, TrainedGpt2GivesThePublishedActivations) {
 
   const Json reference = read_json_file(folder / "reference.json");
   std::vector<at::Tensor> trace;
-  const at::Tensor hidden =
-      model.backbone().forward(tensor_of(reference["input_ids"], at::kLong), {}, {}, {}, &trace);
+  const at::Tensor hidden = model.backbone().forward(tensor_of(reference["input_ids"], at::kLong), {}, {}, {}, &trace);
   const at::Tensor normed = model.backbone().final_norm(hidden);
   const at::Tensor logits =
       at::matmul(normed, SafetensorsFile(folder / "model.safetensors").tensor("lm_head.weight").t());

@@ -53,7 +53,9 @@ class ModelLoad : public ::testing::Test {
     return result;
   }
 
-  LoadedModel load(const std::string& model, const ModelChange& change = {}) { return load_model(options(model, change)); }
+  LoadedModel load(const std::string& model, const ModelChange& change = {}) {
+    return load_model(options(model, change));
+  }
 
   // The message and hint with which loading fails.
   static std::string failure(const ModelOptions& options, ExitCode code = ExitCode::kData) {
@@ -85,25 +87,29 @@ class ModelLoad : public ::testing::Test {
 
 TEST_F(ModelLoad, BertWithoutPrefixAndWithOldLayerNormNames) {
   const LoadedModel plain = load("tiny-bert");
-  const LoadedModel old = load("tiny-bert", {{}, [](NamedTensors& tensors) {
-    rename_all(tensors, [](const std::string& name) {
-      std::string result = without(name, "bert.");
-      result = replaced(result, "LayerNorm.weight", "LayerNorm.gamma");
-      return replaced(result, "LayerNorm.bias", "LayerNorm.beta");
-    });
-    tensors.emplace_back("embeddings.position_ids", at::zeros({1, 16}, at::kLong));
-  }});
+  const LoadedModel old =
+      load("tiny-bert", {{}, [](NamedTensors& tensors) {
+                           rename_all(tensors, [](const std::string& name) {
+                             std::string result = without(name, "bert.");
+                             result = replaced(result, "LayerNorm.weight", "LayerNorm.gamma");
+                             return replaced(result, "LayerNorm.bias", "LayerNorm.beta");
+                           });
+                           tensors.emplace_back("embeddings.position_ids", at::zeros({1, 16}, at::kLong));
+                         }});
   expect_equal(*plain.model, *old.model);
   EXPECT_THAT(old.report.missing, IsEmpty());
   EXPECT_THAT(old.report.unexpected, IsEmpty());
 }
 
 TEST_F(ModelLoad, BertOfTheHubLacksTheHeadAndHasAnother) {
-  const LoadedModel loaded = load("tiny-bert", {{}, [](NamedTensors& tensors) {
-    remove_if(tensors, [](const std::string& name) { return name.starts_with("classifier.") || name.find("pooler") < 99; });
-    tensors.emplace_back("cls.predictions.bias", at::zeros({50}, at::kFloat));
-    tensors.emplace_back("cls.seq_relationship.weight", at::zeros({2, 32}, at::kFloat));
-  }});
+  const LoadedModel loaded =
+      load("tiny-bert", {{}, [](NamedTensors& tensors) {
+                           remove_if(tensors, [](const std::string& name) {
+                             return name.starts_with("classifier.") || name.find("pooler") < 99;
+                           });
+                           tensors.emplace_back("cls.predictions.bias", at::zeros({50}, at::kFloat));
+                           tensors.emplace_back("cls.seq_relationship.weight", at::zeros({2, 32}, at::kFloat));
+                         }});
   EXPECT_THAT(loaded.report.missing, UnorderedElementsAre("classifier.weight", "classifier.bias",
                                                           "bert.pooler.dense.weight", "bert.pooler.dense.bias"));
   EXPECT_THAT(loaded.report.unexpected, UnorderedElementsAre("cls.predictions.bias", "cls.seq_relationship.weight"));
@@ -116,14 +122,15 @@ TEST_F(ModelLoad, BertOfTheHubLacksTheHeadAndHasAnother) {
 
 TEST_F(ModelLoad, Gpt2OfTheHubHasNoPrefixAndOldBuffers) {
   const LoadedModel plain = load("tiny-gpt2");
-  const LoadedModel old = load("tiny-gpt2", {{}, [](NamedTensors& tensors) {
-    rename_all(tensors, [](const std::string& name) { return without(name, "transformer."); });
-    for (const char* layer : {"h.0", "h.1"}) {
-      tensors.emplace_back(std::string(layer) + ".attn.bias", at::ones({1, 1, 16, 16}, at::kFloat));
-      tensors.emplace_back(std::string(layer) + ".attn.masked_bias", at::ones({}, at::kFloat));
-    }
-    tensors.emplace_back("lm_head.weight", at::ones({50, 32}, at::kFloat));
-  }});
+  const LoadedModel old = load(
+      "tiny-gpt2", {{}, [](NamedTensors& tensors) {
+                      rename_all(tensors, [](const std::string& name) { return without(name, "transformer."); });
+                      for (const char* layer : {"h.0", "h.1"}) {
+                        tensors.emplace_back(std::string(layer) + ".attn.bias", at::ones({1, 1, 16, 16}, at::kFloat));
+                        tensors.emplace_back(std::string(layer) + ".attn.masked_bias", at::ones({}, at::kFloat));
+                      }
+                      tensors.emplace_back("lm_head.weight", at::ones({50, 32}, at::kFloat));
+                    }});
   expect_equal(*plain.model, *old.model);
   EXPECT_THAT(old.report.missing, IsEmpty());
   EXPECT_THAT(old.report.unexpected, ElementsAre("lm_head.weight"));
@@ -133,8 +140,8 @@ TEST_F(ModelLoad, HalfPrecisionFilesBecomeFloat) {
   const LoadedModel plain = load("tiny-gpt2");
   for (const auto type : {at::kHalf, at::kBFloat16, at::kDouble}) {
     const LoadedModel low = load("tiny-gpt2", {{}, [&](NamedTensors& tensors) {
-      for (auto& named : tensors) named.second = named.second.to(type);
-    }});
+                                                 for (auto& named : tensors) named.second = named.second.to(type);
+                                               }});
     for (const auto& item : low.model->named_parameters()) {
       EXPECT_EQ(item.value().scalar_type(), at::kFloat);
       EXPECT_TRUE(at::equal(item.value(), plain.model->named_parameters()[item.key()].to(type).to(at::kFloat)));
@@ -167,7 +174,8 @@ TEST_F(ModelLoad, ShardsAreOneModel) {
     return failure(sharded);
   };
   Json wrong = map;
-  wrong["classifier.bias"] = map["classifier.bias"] == "model-1.safetensors" ? "model-2.safetensors" : "model-1.safetensors";
+  wrong["classifier.bias"] =
+      map["classifier.bias"] == "model-1.safetensors" ? "model-2.safetensors" : "model-1.safetensors";
   EXPECT_THAT(with_map(wrong), HasSubstr("\"classifier.bias\" should be in"));
   wrong["classifier.bias"] = "../model-1.safetensors";
   EXPECT_THAT(with_map(wrong), HasSubstr("in the same folder"));
@@ -184,23 +192,30 @@ TEST_F(ModelLoad, WrongWeightsAreRefused) {
                              std::filesystem::copy_options::overwrite_existing);
   EXPECT_THAT(failure(bert), HasSubstr("no tensor belongs to a bert model"));
 
-  EXPECT_THAT(failure("tiny-gpt2", {{}, [](NamedTensors& tensors) {
-                remove_if(tensors, [](const std::string& name) { return name == "transformer.h.1.mlp.c_fc.weight"; });
-              }}),
-              HasSubstr("1 of the 28 tensors of the model are missing, the first is \"transformer.h.1.mlp.c_fc.weight\""));
+  EXPECT_THAT(
+      failure("tiny-gpt2", {{},
+                            [](NamedTensors& tensors) {
+                              remove_if(tensors, [](const std::string& name) {
+                                return name == "transformer.h.1.mlp.c_fc.weight";
+                              });
+                            }}),
+      HasSubstr("1 of the 28 tensors of the model are missing, the first is \"transformer.h.1.mlp.c_fc.weight\""));
   // A transposed Conv1D weight, as a conversion to nn::Linear would leave it.
-  EXPECT_THAT(failure("tiny-gpt2", {{}, [](NamedTensors& tensors) {
-                for (auto& [name, value] : tensors) {
-                  if (name == "transformer.h.0.attn.c_attn.weight") value = value.t();
-                }
-              }}),
-              HasSubstr("\"transformer.h.0.attn.c_attn.weight\" has shape [96, 32] but config.json makes"));
-  EXPECT_THAT(failure("tiny-gpt2", {{}, [](NamedTensors& tensors) { tensors[0].second = tensors[0].second.to(at::kInt); }}),
-              HasSubstr("needs floating-point numbers"));
-  EXPECT_THAT(failure("tiny-bert", {{}, [](NamedTensors& tensors) {
-                tensors.emplace_back("pooler.dense.bias", at::zeros({32}, at::kFloat));
-              }}),
-              HasSubstr("are both meant for bert.pooler.dense.bias"));
+  EXPECT_THAT(failure("tiny-gpt2", {{},
+                                    [](NamedTensors& tensors) {
+                                      for (auto& [name, value] : tensors) {
+                                        if (name == "transformer.h.0.attn.c_attn.weight") value = value.t();
+                                      }
+                                    }}),
+              HasSubstr("\"transformer.h.0.attn.c_attn.weight\" has shape [96, 32], and config.json asks for"));
+  EXPECT_THAT(
+      failure("tiny-gpt2", {{}, [](NamedTensors& tensors) { tensors[0].second = tensors[0].second.to(at::kInt); }}),
+      HasSubstr("needs floating-point numbers"));
+  EXPECT_THAT(
+      failure(
+          "tiny-bert",
+          {{}, [](NamedTensors& tensors) { tensors.emplace_back("pooler.dense.bias", at::zeros({32}, at::kFloat)); }}),
+      HasSubstr("are both meant for bert.pooler.dense.bias"));
 }
 
 TEST_F(ModelLoad, TruncatedFileIsRefused) {
@@ -235,7 +250,10 @@ TEST_F(ModelLoad, NumberOfLabels) {
   EXPECT_EQ(five.model->named_parameters()["score.weight"].size(0), 5);
   EXPECT_EQ(five.model->config_json()["id2label"].size(), 5U);
   EXPECT_EQ(five.model->config_json()["label2id"]["LABEL_4"], 4);
-  const auto no_names = [](Json& config) { config.erase("id2label"); config.erase("label2id"); };
+  const auto no_names = [](Json& config) {
+    config.erase("id2label");
+    config.erase("label2id");
+  };
   EXPECT_EQ(load("tiny-gpt2", {no_names, headless}).model->named_parameters()["score.weight"].size(0), 2);
   auto regression = options("tiny-gpt2", {no_names, headless});
   regression.problem_type = ProblemType::kRegression;
@@ -247,11 +265,12 @@ TEST_F(ModelLoad, NumberOfLabels) {
 
 TEST_F(ModelLoad, NamesOfLabelsAreKept) {
   const LoadedModel named = load("tiny-bert", {[](Json& config) {
-    config["id2label"] = {{"0", "bad"}, {"1", "fair"}, {"2", "good"}};
-    config["label2id"] = {{"bad", 0}, {"fair", 1}, {"good", 2}};
-    config["something_new"] = {1, 2};
-    config["torch_dtype"] = "float16";
-  }, {}});
+                                                 config["id2label"] = {{"0", "bad"}, {"1", "fair"}, {"2", "good"}};
+                                                 config["label2id"] = {{"bad", 0}, {"fair", 1}, {"good", 2}};
+                                                 config["something_new"] = {1, 2};
+                                                 config["torch_dtype"] = "float16";
+                                               },
+                                               {}});
   const Json config = named.model->config_json();
   EXPECT_EQ(config["id2label"]["1"], "fair");
   EXPECT_EQ(config["label2id"]["good"], 2);
@@ -312,23 +331,22 @@ TEST_P(RefusedConfig, SaysWhy) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, RefusedConfig,
-    ::testing::Values(
-        Refusal{"ModelType", "bert", "model_type", "llama", "\"llama\" is not supported"},
-        Refusal{"NoModelType", "bert", "model_type", nullptr, "model_type is missing"},
-        Refusal{"Activation", "bert", "hidden_act", "mish", "hidden_act = \"mish\" is not supported"},
-        Refusal{"RelativePositions", "bert", "position_embedding_type", "relative_key", "relative_key"},
-        Refusal{"Decoder", "bert", "is_decoder", true, "is_decoder"},
-        Refusal{"CrossAttention", "gpt2", "add_cross_attention", true, "add_cross_attention"},
-        Refusal{"Quantised", "gpt2", "quantization_config", Json{{"bits", 4}}, "quantization_config"},
-        Refusal{"PrunedHeads", "bert", "pruned_heads", Json{{"0", {1}}}, "pruned_heads"},
-        Refusal{"ZeroLayers", "bert", "num_hidden_layers", 0, "num_hidden_layers is 0"},
-        Refusal{"FractionalSize", "bert", "hidden_size", 31.5, "hidden_size is 31.5"},
-        Refusal{"HugeSize", "gpt2", "n_embd", 1000000000, "n_embd"},
-        Refusal{"HugeModel", "gpt2", "n_layer", 16000000, "1e11 is the limit"},
-        Refusal{"Heads", "bert", "num_attention_heads", 5, "not a multiple"},
-        Refusal{"Probability", "gpt2", "attn_pdrop", 1.5, "attn_pdrop is 1.5"},
-        Refusal{"PadToken", "gpt2", "pad_token_id", 50, "pad_token_id is 50"},
-        Refusal{"Labels", "bert", "id2label", Json::array({1}), "id2label"}),
+    ::testing::Values(Refusal{"ModelType", "bert", "model_type", "llama", "\"llama\" is not supported"},
+                      Refusal{"NoModelType", "bert", "model_type", nullptr, "model_type is missing"},
+                      Refusal{"Activation", "bert", "hidden_act", "mish", "hidden_act = \"mish\" is not supported"},
+                      Refusal{"RelativePositions", "bert", "position_embedding_type", "relative_key", "relative_key"},
+                      Refusal{"Decoder", "bert", "is_decoder", true, "is_decoder"},
+                      Refusal{"CrossAttention", "gpt2", "add_cross_attention", true, "add_cross_attention"},
+                      Refusal{"Quantised", "gpt2", "quantization_config", Json{{"bits", 4}}, "quantization_config"},
+                      Refusal{"PrunedHeads", "bert", "pruned_heads", Json{{"0", {1}}}, "pruned_heads"},
+                      Refusal{"ZeroLayers", "bert", "num_hidden_layers", 0, "num_hidden_layers is 0"},
+                      Refusal{"FractionalSize", "bert", "hidden_size", 31.5, "hidden_size is 31.5"},
+                      Refusal{"HugeSize", "gpt2", "n_embd", 1000000000, "n_embd"},
+                      Refusal{"HugeModel", "gpt2", "n_layer", 16000000, "1e11 is the limit"},
+                      Refusal{"Heads", "bert", "num_attention_heads", 5, "not a multiple"},
+                      Refusal{"Probability", "gpt2", "attn_pdrop", 1.5, "attn_pdrop is 1.5"},
+                      Refusal{"PadToken", "gpt2", "pad_token_id", 50, "pad_token_id is 50"},
+                      Refusal{"Labels", "bert", "id2label", Json::array({1}), "id2label"}),
     [](const auto& each) { return each.param.name; });
 
 TEST_F(ModelLoad, LayerwiseScaleChangesTheResult) {
@@ -426,7 +444,9 @@ TEST_F(ModelLoad, DamagedBatchesAreRefused) {
   EXPECT_THAT(message([](Batch& b) { b.tensors["token_type_ids"][0][0] = 2; }), HasSubstr("token type 2"));
   EXPECT_THAT(message([](Batch& b) { b.tensors["labels"][2] = 3; }), HasSubstr("example 102: label 3 is not in 0..2"));
   EXPECT_THAT(message([](Batch& b) { b.tensors["labels"] = at::zeros({3}, at::kFloat); }), HasSubstr("int64"));
-  EXPECT_THAT(message([](Batch& b) { b.tensors = {{"input_ids", at::ones({3, 17}, at::kLong)}}; }),
+  EXPECT_THAT(message([](Batch& b) {
+                b.tensors = {{"input_ids", at::ones({3, 17}, at::kLong)}};
+              }),
               HasSubstr("17 tokens per example but the model has 16 positions"));
 }
 

@@ -86,7 +86,8 @@ TEST_F(SafetensorsTest, AllTypesReadBackAsWritten) {
   EXPECT_TRUE(at::equal(kept, tensors.back().second)) << "a tensor must outlive its file";
 }
 
-// The bytes that safetensors 0.6 writes for {"b": float32 [1, 2], "a": float32 [3], "n": int64 [7]}, metadata format = pt.
+// The bytes that safetensors 0.6 writes for {"b": float32 [1, 2], "a": float32 [3], "n": int64 [7]}, metadata format =
+// pt.
 TEST_F(SafetensorsTest, WritesTheBytesOfTheReference) {
   const auto path = folder_.path() / "r.safetensors";
   at::Tensor b = at::empty({2}, at::kFloat);
@@ -118,8 +119,8 @@ TEST_F(SafetensorsTest, MisalignedDataIsReadable) {
   const std::string header = R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
   const float values[2] = {1.5F, -2};
   for (std::size_t spaces = 0; spaces < 8; ++spaces) {
-    const SafetensorsFile file(write(
-        with_header(header + std::string(spaces, ' '), std::string(reinterpret_cast<const char*>(values), 8))));
+    const SafetensorsFile file(
+        write(with_header(header + std::string(spaces, ' '), std::string(reinterpret_cast<const char*>(values), 8))));
     const at::Tensor x = file.tensor("x");
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 4, 0U);
     EXPECT_EQ(x.sum().item<float>(), -0.5F);
@@ -173,16 +174,24 @@ std::vector<Damage> damages() {
       {"OneOffset", one(R"({"dtype":"U8","shape":[4],"data_offsets":[0]})"), "two data_offsets"},
       {"ThreeOffsets", one(R"({"dtype":"U8","shape":[4],"data_offsets":[0,4,4]})"), "the number 4"},
       {"Backwards", one(R"({"dtype":"U8","shape":[4],"data_offsets":[0,18446744073709551612]})"), "too large"},
-      {"EndBeforeBegin", with_header(R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
-                                     R"("y":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}})", "a"), "\"y\""},
+      {"EndBeforeBegin",
+       with_header(R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                   R"("y":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}})",
+                   "a"),
+       "\"y\""},
       {"WrongSize", one(R"({"dtype":"U8","shape":[3],"data_offsets":[0,4]})"), "does not fill"},
       {"Hole", one(R"({"dtype":"U8","shape":[3],"data_offsets":[1,4]})"), "should start at 0"},
-      {"Overlap", with_header(R"({"x":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},)"
-                              R"("y":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", "abcd"), "should start at 3"},
+      {"Overlap",
+       with_header(R"({"x":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},)"
+                   R"("y":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+                   "abcd"),
+       "should start at 3"},
       {"BeyondFile", one(R"({"dtype":"U8","shape":[5],"data_offsets":[0,5]})"), "the file has 4"},
       {"UnusedTail", one(R"({"dtype":"U8","shape":[3],"data_offsets":[0,3]})"), "the file has 4"},
-      {"DuplicateTensor", with_header(R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)"
-                                      R"("x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})"), "twice"},
+      {"DuplicateTensor",
+       with_header(R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)"
+                   R"("x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})"),
+       "twice"},
       {"DuplicateField", one(R"({"dtype":"U8","dtype":"I8","shape":[4],"data_offsets":[0,4]})"), "twice"},
       {"DuplicateMetadata", with_header(R"({"__metadata__":{"a":"1","a":"2"}})"), "twice"},
       {"MetadataIsNumber", with_header(R"({"__metadata__":{"a":1}})"), "the number 1"},

@@ -1,4 +1,5 @@
-// Loops over LibTorch's threads. A source file of its own, because at::parallel_for runs in parallel only where it is compiled with OpenMP.
+// Loops over LibTorch's threads. A source file of its own, because at::parallel_for runs in parallel only where it is
+// compiled with OpenMP.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +7,8 @@
 
 namespace dtrain::cpu {
 
-// Calls body(begin, end) for pieces of [0, count) that have at least `grain` items, on as many threads as LibTorch uses.
-// An exception from one piece is rethrown here. Inside another such loop it runs in the calling thread.
+// Calls body(begin, end) for pieces of [0, count) that have at least `grain` items, on as many threads as LibTorch
+// uses. An exception from one piece is rethrown here. Inside another such loop it runs in the calling thread.
 void parallel_for(std::int64_t count, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body);
 
 }  // namespace dtrain::cpu

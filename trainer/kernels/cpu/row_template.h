@@ -5,11 +5,12 @@
 //   set(u32), block_counters(u32 first), multiply(Vector, Vector), high_halves(Vector), xor3(a, b, c), store_bits(...)
 //   kFloats              floats in one Floats; load/store for the three types, select(bits, threshold, Floats), ...
 
-// One Philox round over vectors: see core/random.h. Only the low halves of the lanes count; the high halves hold rubbish.
+// One Philox round over vectors: see core/random.h. Only the low halves of the lanes count; the high halves hold
+// rubbish.
 template <class Lanes, int kCount>
 static inline __attribute__((always_inline)) void draw_blocks(const typename Lanes::Vector (&keys)[20],
-                                                               const RowDraw& draw, std::uint32_t first_block,
-                                                               std::uint16_t* bits) {
+                                                              const RowDraw& draw, std::uint32_t first_block,
+                                                              std::uint16_t* bits) {
   using Vector = typename Lanes::Vector;
   const Vector multiplier0 = Lanes::set(0xD2511F53);
   const Vector multiplier1 = Lanes::set(0xCD9E8D57);
@@ -98,8 +99,8 @@ static inline __attribute__((always_inline)) void dropout_step(const std::uint16
 }
 
 template <class Lanes, Type kIn, Type kOut, bool kAdd>
-static void dropout_columns(const RowDraw& draw, const Stored<kIn>* in, const Stored<kOut>* residual,
-                            Stored<kOut>* out, std::int64_t count) {
+static void dropout_columns(const RowDraw& draw, const Stored<kIn>* in, const Stored<kOut>* residual, Stored<kOut>* out,
+                            std::int64_t count) {
   RowBits<Lanes> row(draw);
   const auto scale = Lanes::broadcast(draw.scale);
   for (std::int64_t start = 0; start < count; start += RowBits<Lanes>::kPiece) {

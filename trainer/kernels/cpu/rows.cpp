@@ -54,9 +54,8 @@ void dropout_row(const RowDraw& draw, const void* input, const void* residual, v
 }
 
 void attention_row(const RowDraw& draw, float* probability, std::int64_t first, std::int64_t count) {
-  for_each_column(draw, first, count, [&](std::int64_t i, bool keep) {
-    probability[i] = keep ? probability[i] * draw.scale : 0.0F;
-  });
+  for_each_column(draw, first, count,
+                  [&](std::int64_t i, bool keep) { probability[i] = keep ? probability[i] * draw.scale : 0.0F; });
 }
 
 void attention_grad_row(const RowDraw& draw, float* probability, float* gradient, float delta, std::int64_t first,
@@ -81,8 +80,8 @@ const Available& available() {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
       found.kernels[found.count++] = avx2_row_kernels();
     }
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")) {
       found.kernels[found.count++] = avx512_row_kernels();
     }
 #endif

@@ -1,5 +1,5 @@
-// The row kernels of the CPU: one table of functions per instruction set, all with the same bits as result. Plain C++ without
-// LibTorch, so that the files compiled for a newer instruction set cannot leak inline functions into the rest.
+// The row kernels of the CPU: one table of functions per instruction set, all with the same bits as result. Plain C++
+// without LibTorch, so that the files compiled for a newer instruction set cannot leak inline functions into the rest.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,8 @@ struct RowDraw {
 using DropoutRow = void (*)(const RowDraw& draw, const void* input, const void* residual, void* output,
                             std::int64_t count);
 
-// In place, for the columns [first, first + count) of a row of attention probabilities: probability := probability * scale if kept, else 0.
+// In place, for the columns [first, first + count) of a row of attention probabilities: probability := probability *
+// scale if kept, else 0.
 using AttentionRow = void (*)(const RowDraw& draw, float* probability, std::int64_t first, std::int64_t count);
 
 // The backward pass of softmax and dropout at once, in place. In: probability p, gradient g of the dropped probability,
@@ -39,7 +40,7 @@ struct RowKernels {
 };
 
 const RowKernels& generic_row_kernels();
-const RowKernels* avx2_row_kernels();    // nullptr when the program was built for another architecture
+const RowKernels* avx2_row_kernels();  // nullptr when the program was built for another architecture
 const RowKernels* avx512_row_kernels();
 
 // The fastest that this machine can run; chosen once.

@@ -1,5 +1,5 @@
-// Row kernels for AVX2 and F16C. The pragma, not a compiler flag, selects the instructions: only what follows it is built
-// with them, so nothing from the headers above is.
+// Row kernels for AVX2 and F16C. The pragma, not a compiler flag, selects the instructions: only what follows it is
+// built with them, so nothing from the headers above is.
 #include "trainer/kernels/cpu/rows.h"
 
 #if defined(__x86_64__)

@@ -65,8 +65,8 @@ struct Avx512 {
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(all, 16), _mm512_set1_epi32(1));
         const __m512i sum = _mm512_add_epi32(all, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
         const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-        raw = _mm512_cvtepi32_epi16(
-            _mm512_mask_blend_epi32(nan, _mm512_srli_epi32(sum, 16), _mm512_set1_epi32(0x7FC0)));
+        raw =
+            _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, _mm512_srli_epi32(sum, 16), _mm512_set1_epi32(0x7FC0)));
       }
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), raw);
     }

@@ -1,5 +1,5 @@
-// Counter-based dropout on the GPU: the mask of trainer/kernels/dropout.h, bit for bit that of the CPU kernels. Memory-bound: one
-// thread draws the Philox block of eight neighbouring columns and moves them.
+// Counter-based dropout on the GPU: the mask of trainer/kernels/dropout.h, bit for bit that of the CPU kernels.
+// Memory-bound: one thread draws the Philox block of eight neighbouring columns and moves them.
 #include <cstdint>
 
 #include <ATen/core/Tensor.h>
@@ -34,8 +34,8 @@ __device__ void philox(std::uint32_t counter[4], std::uint32_t key0, std::uint32
 }
 
 template <class In, class Out>
-__global__ void dropout_kernel(const In* input, const Out* residual, Out* output, DropoutSpec spec, std::int64_t blocks_per_row,
-                               std::int64_t blocks) {
+__global__ void dropout_kernel(const In* input, const Out* residual, Out* output, DropoutSpec spec,
+                               std::int64_t blocks_per_row, std::int64_t blocks) {
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x; i < blocks;
        i += static_cast<std::int64_t>(gridDim.x) * blockDim.x) {
     const std::int64_t row = i / blocks_per_row;
@@ -72,23 +72,33 @@ void launch(const at::Tensor& input, const at::Tensor& residual, const at::Tenso
 }
 
 template <class In>
-void launch_for_output(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output, const DropoutSpec& spec) {
+void launch_for_output(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output,
+                       const DropoutSpec& spec) {
   switch (output.scalar_type()) {
-    case at::kFloat: return launch<In, float>(input, residual, output, spec);
-    case at::kBFloat16: return launch<In, c10::BFloat16>(input, residual, output, spec);
-    case at::kHalf: return launch<In, c10::Half>(input, residual, output, spec);
-    default: TORCH_CHECK(false, "dropout of type ", output.scalar_type());
+    case at::kFloat:
+      return launch<In, float>(input, residual, output, spec);
+    case at::kBFloat16:
+      return launch<In, c10::BFloat16>(input, residual, output, spec);
+    case at::kHalf:
+      return launch<In, c10::Half>(input, residual, output, spec);
+    default:
+      TORCH_CHECK(false, "dropout of type ", output.scalar_type());
   }
 }
 
 }  // namespace
 
-void dropout_on_cuda(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output, const DropoutSpec& spec) {
+void dropout_on_cuda(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output,
+                     const DropoutSpec& spec) {
   switch (input.scalar_type()) {
-    case at::kFloat: return launch_for_output<float>(input, residual, output, spec);
-    case at::kBFloat16: return launch_for_output<c10::BFloat16>(input, residual, output, spec);
-    case at::kHalf: return launch_for_output<c10::Half>(input, residual, output, spec);
-    default: TORCH_CHECK(false, "dropout of type ", input.scalar_type());
+    case at::kFloat:
+      return launch_for_output<float>(input, residual, output, spec);
+    case at::kBFloat16:
+      return launch_for_output<c10::BFloat16>(input, residual, output, spec);
+    case at::kHalf:
+      return launch_for_output<c10::Half>(input, residual, output, spec);
+    default:
+      TORCH_CHECK(false, "dropout of type ", input.scalar_type());
   }
 }
 

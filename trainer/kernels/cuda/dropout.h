@@ -6,6 +6,7 @@
 namespace dtrain {
 
 // A DeviceDropout: started on the current stream, not waited for.
-void dropout_on_cuda(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output, const DropoutSpec& spec);
+void dropout_on_cuda(const at::Tensor& input, const at::Tensor& residual, const at::Tensor& output,
+                     const DropoutSpec& spec);
 
 }  // namespace dtrain
