@@ -29,7 +29,7 @@ def run(line, threads, environment):
     steps, evaluation, text = [], {}, []
     for output in process.stdout:
         text.append(output)
-        if re.match(r"bench step|step +\d+/", output):
+        if re.search(r"^bench step|\bstep +\d+/", output):
             steps.append(time.monotonic() - start)
         match = re.match(r"bench eval (.*)", output)
         if match:
@@ -39,6 +39,12 @@ def run(line, threads, environment):
     if process.returncode != 0 or len(steps) <= WARM_UP_STEPS:
         sys.exit(f"{line} failed with {process.returncode}:\n" + "".join(text[-30:]))
     return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "wall": time.monotonic() - start}
+
+
+def run_dtrain(program, folder, threads):
+    result = run([str(program), str(folder / "dtrain.toml")], threads, {})
+    records = [json.loads(line) for line in (folder / "dtrain" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return result | {"evaluation": next(record for record in records if "eval_loss" in record)}
 
 
 def gflops(threads, precision):
@@ -88,6 +94,7 @@ def figures(runs):
     steps = [end - start for run_ in runs for start, end in zip(run_["steps"][WARM_UP_STEPS:], run_["steps"][WARM_UP_STEPS + 1:])]
     return {"step": (statistics.median(steps), min(steps), max(steps)),
             "first": statistics.median(run_["steps"][0] for run_ in runs),
+            "eval": statistics.median(run_["evaluation"]["eval_samples_per_second"] for run_ in runs),
             "peak": max(run_["peak"] for run_ in runs), "wall": statistics.median(run_["wall"] for run_ in runs)}
 
 
@@ -113,7 +120,7 @@ def main():
         write_recipes(folder, options)
         runs = {"dtrain": [], "peer": []}
         for _ in range(options.repeats):
-            runs["dtrain"].append(run([str(ROOT / options.build / "dtrain"), str(folder / "dtrain.toml")], options.threads, {}))
+            runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options.threads))
             runs["peer"].append(run([sys.executable, str(ROOT / "bench" / "peer.py"), str(folder / "peer.json")], options.threads, {}))
         result = {name: figures(each) for name, each in runs.items()}
         result["ceiling_gflops"] = gflops(options.threads, options.precision)
@@ -127,6 +134,7 @@ def main():
     row("seconds per step (min-max)", ours["step"][0], theirs["step"][0],
         "{:.2f} ({:.2f}-{:.2f})".format(*ours["step"]), "{:.2f} ({:.2f}-{:.2f})".format(*theirs["step"]))
     row("seconds to the end of step 1", ours["first"], theirs["first"], f"{ours['first']:.2f}", f"{theirs['first']:.2f}")
+    row("evaluation, reviews per second", 1 / ours["eval"], 1 / theirs["eval"], f"{ours['eval']:.1f}", f"{theirs['eval']:.1f}")
     row("peak memory, GB", ours["peak"], theirs["peak"], f"{ours['peak'] / 1e9:.2f}", f"{theirs['peak'] / 1e9:.2f}")
     row("seconds in all", ours["wall"], theirs["wall"], f"{ours['wall']:.1f}", f"{theirs['wall']:.1f}")
     if options.json:

@@ -15,16 +15,21 @@ if(DTRAIN_SANITIZE)
   target_link_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE})
 endif()
 
-# Two precompiled headers: `tensor` for code that handles tensors, `module` for code that defines modules and autograd
-# functions (three times as heavy). Targets name the one they want; targets without tensors use none.
+# The precompiled headers, from light to heavy: `text` for code without tensors, `tensor` for code that handles them,
+# `module` for code that defines modules and autograd functions; `test` and `test_tensor` add GoogleTest and are not
+# optimised, because tests are compiled more often than they run. Targets name the one they want.
 function(dtrain_precompiled_header name)
-  add_library(dtrain_pch_${name} OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch_${name}.cpp)
-  target_link_libraries(dtrain_pch_${name} PRIVATE dtrain_flags LibTorch::torch fmt::fmt nlohmann_json::nlohmann_json
-    Threads::Threads)
+  cmake_parse_arguments(ARG "" "" "LINKS" ${ARGN})
+  add_library(dtrain_pch_${name} OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
+  target_link_libraries(dtrain_pch_${name} PRIVATE dtrain_flags fmt::fmt nlohmann_json::nlohmann_json Threads::Threads
+    ${ARG_LINKS})
   target_precompile_headers(dtrain_pch_${name} PRIVATE ${PROJECT_SOURCE_DIR}/cmake/pch_${name}.h)
+  if(name MATCHES "^test")
+    target_compile_options(dtrain_pch_${name} PRIVATE -O0)
+  endif()
 endfunction()
 
-# dtrain_layer(NAME [PCH tensor|module] SOURCES ... LINKS ...): a shared library dtrain_NAME, also known as dtrain::NAME.
+# dtrain_layer(NAME [PCH text|tensor|module] SOURCES ... LINKS ...): a shared library dtrain_NAME, also known as dtrain::NAME.
 function(dtrain_layer name)
   cmake_parse_arguments(ARG "" "PCH" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
   add_library(dtrain_${name} SHARED ${ARG_SOURCES})
@@ -36,7 +41,7 @@ function(dtrain_layer name)
   endif()
 endfunction()
 
-# dtrain_test(NAME [PCH tensor|module] [RANKS 1 2 4] [LABELS ...] SOURCES ... LINKS ...)
+# dtrain_test(NAME [PCH test|test_tensor|module] [RANKS 1 2 4] [LABELS ...] SOURCES ... LINKS ...)
 # One GoogleTest program. With RANKS it runs once per number, under mpirun, and its main starts MPI.
 function(dtrain_test name)
   cmake_parse_arguments(ARG "" "PCH;TIMEOUT" "SOURCES;LINKS;RANKS;LABELS" ${ARGN})
@@ -45,6 +50,9 @@ function(dtrain_test name)
   target_link_libraries(${name} PRIVATE dtrain_flags dtrain_test_support ${ARG_LINKS} GTest::gtest GTest::gmock)
   if(ARG_PCH)
     target_precompile_headers(${name} REUSE_FROM dtrain_pch_${ARG_PCH})
+  endif()
+  if(ARG_PCH MATCHES "^test")
+    target_compile_options(${name} PRIVATE -O0)
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)

@@ -38,7 +38,7 @@ fs::path choose_folder(const TrainConfig& config, const CheckpointStore& store) 
 
 void check_same_run(const TrainConfig& config, const fs::path& folder, const RunFacts& facts) {
   const fs::path path = folder / "train.toml";
-  const TrainConfig saved = load_config(read_file(path), path.string()).config;
+  const TrainConfig saved = read_saved_config(read_file(path), path.string());
   std::string differences = identity_differences(saved, config);
   const auto differs = [&](const std::string& text) { differences += (differences.empty() ? "" : "; ") + text; };
   const Json manifest = read_manifest(folder);

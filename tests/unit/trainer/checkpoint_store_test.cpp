@@ -106,24 +106,25 @@ TEST(CheckpointStore, RefusesBeforeWritingWhenTheDiskIsTooSmall) {
 TEST(CheckpointStore, FullDiskKeepsTheOlderCheckpoint) {
   const test::TempFolder folder;
   if (::mount("none", folder.path().c_str(), "tmpfs", 0, "size=1m") != 0) GTEST_SKIP() << "mounting needs root";
-  {
-    const CheckpointStore store(folder.path());
-    store.publish(request_of(1));
-    PublishRequest request = request_of(2);  // with an estimate that is far too small
-    request.write = [](const fs::path& stage) { write_file_synced(stage / "large", std::string(2 << 20, 'x')); };
-    try {
-      store.publish(request);
-      ADD_FAILURE() << "no error";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::kIo);
-      EXPECT_THAT(error.what(), HasSubstr("No space left"));
-    }
-    EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"checkpoint-1"}));
-    EXPECT_EQ(checkpoint_damage(store.folder_of(1)), "");
-    store.publish(request_of(2));  // the space is back
-    EXPECT_EQ(store.latest()->step, 2);
+  struct Unmount {
+    fs::path path;
+    ~Unmount() { ::umount2(path.c_str(), MNT_DETACH); }
+  } const unmount{folder.path()};
+  const CheckpointStore store(folder.path());
+  store.publish(request_of(1));
+  PublishRequest request = request_of(2);  // with an estimate that is far too small
+  request.write = [](const fs::path& stage) { write_file_synced(stage / "large", std::string(2 << 20, 'x')); };
+  try {
+    store.publish(request);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kIo);
+    EXPECT_THAT(error.what(), HasSubstr("No space left"));
   }
-  ::umount(folder.path().c_str());
+  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"checkpoint-1"}));
+  EXPECT_EQ(checkpoint_damage(store.folder_of(1)), "");
+  store.publish(request_of(2));  // the space is back
+  EXPECT_EQ(store.latest()->step, 2);
 }
 
 TEST(CheckpointStore, AnOlderOneOfTheSameStepIsReplaced) {

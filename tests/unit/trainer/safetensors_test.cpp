@@ -86,8 +86,8 @@ TEST_F(SafetensorsTest, AllTypesReadBackAsWritten) {
   EXPECT_TRUE(at::equal(kept, tensors.back().second)) << "a tensor must outlive its file";
 }
 
-// The bytes that safetensors 0.6 writes for {"b": float32 [1, 2], "a": float32 [3], "n": int64 [7]}, metadata format =
-// pt.
+// The bytes that the safetensors library (Python, save_file) writes for {"b": float32 [1, 2], "a": float32 [3], "n":
+// int64 [7]}, metadata format = pt.
 TEST_F(SafetensorsTest, WritesTheBytesOfTheReference) {
   const auto path = folder_.path() / "r.safetensors";
   at::Tensor b = at::empty({2}, at::kFloat);

@@ -1,0 +1,1 @@
+// Nothing here: the targets made from it only carry their precompiled headers.

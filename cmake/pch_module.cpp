@@ -1,1 +1,0 @@
-// Nothing here: the target only carries the precompiled header.

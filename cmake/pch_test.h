@@ -1,0 +1,5 @@
+// Precompiled: what tests without tensors include.
+#include "pch_text.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
