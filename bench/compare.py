@@ -29,7 +29,7 @@ def run(line, threads, environment):
     steps, evaluation, text = [], {}, []
     for output in process.stdout:
         text.append(output)
-        if re.search(r"^bench step|\bstep +\d+/", output):
+        if re.search(r"^bench step|\bstep +\d+/\d+ loss ", output):
             steps.append(time.monotonic() - start)
         match = re.match(r"bench eval (.*)", output)
         if match:
