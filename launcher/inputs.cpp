@@ -168,7 +168,8 @@ Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host
                                    .dropout = config.model.dropout.value_or(-1),
                                    .pad_token_id = padding.id,
                                    .seed = static_cast<std::uint64_t>(config.training.seed),
-                                   .random_init = config.model.random_init});
+                                   .random_init = config.model.random_init,
+                                   .compute_padding = config.model.compute_padding});
   inputs.model = std::move(loaded.model);
   inputs.report = std::move(loaded.report);
   inputs.num_labels = static_cast<std::int64_t>(inputs.model->config_json().at("id2label").size());

@@ -29,6 +29,7 @@
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/run_lock.h"
 #include "trainer/first_rank.h"
+#include "trainer/kernels/cpu/block_cache.h"
 #include "trainer/model_parameters.h"
 #include "trainer/position.h"
 #include "trainer/trainer.h"
@@ -161,6 +162,7 @@ ExitCode train(const TrainConfig& config, const Arguments& arguments, MpiSession
   const CoreShare share = bind_cores(world, host, arguments.bind);
   at::set_num_threads(share.threads);
   at::globalContext().setFlushDenormal(true);
+  if (device.device.is_cpu()) cpu::use_block_cache();
   log_devices(world, host, device, share);
 
   // One rank per node tokenises while the others wait: it may use the threads of all of them.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -21,141 +22,199 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
+#include "trainer/kernels/cpu/heads.h"
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/cpu/rows.h"
 
 namespace dtrain {
 namespace {
 
-// The tokens of one example that take part: positions [first, first + count), and an additive mask when some are not
-// real.
-struct Span {
-  std::int64_t first = 0;
-  std::int64_t count = 0;
-  at::Tensor holes;  // [count] float32, 0 or -infinity; undefined when all positions are real
-};
-
-// Without causality the first position takes part even when it is padding: BERT pools it, and transformers lets it
-// look.
-std::vector<Span> find_spans(const at::Tensor& mask, std::int64_t batch, std::int64_t length, bool causal) {
-  std::vector<Span> spans(static_cast<std::size_t>(batch), Span{0, length, {}});
-  if (!mask.defined()) return spans;
-  const at::Tensor flags = mask.to(at::kBool).contiguous();
-  const bool* flag = flags.const_data_ptr<bool>();
-  for (std::int64_t b = 0; b < batch; ++b, flag += length) {
-    std::int64_t first = 0;
-    std::int64_t last = length;
-    while (causal && first < length && !flag[first]) ++first;
-    while (last > first && !flag[last - 1]) --last;
-    Span& span = spans[static_cast<std::size_t>(b)];
-    span = {first, last - first, {}};
-    const std::int64_t real = std::count(flag + first, flag + last, true);
-    if (real == span.count) continue;
-    span.holes = at::zeros({span.count}, at::kFloat);
-    for (std::int64_t i = 0; i < span.count; ++i) {
-      if (!flag[first + i]) span.holes.mutable_data_ptr<float>()[i] = -std::numeric_limits<float>::infinity();
-    }
-  }
-  return spans;
-}
-
 // [length, length] float32: 0 on and below the diagonal, -infinity above.
 at::Tensor causal_mask(std::int64_t length) {
   return at::full({length, length}, -std::numeric_limits<float>::infinity(), at::kFloat).triu_(1);
 }
 
-// What forward and backward share: the inputs of one call and the computation of the probabilities of one head.
+std::uint32_t row_number(std::int64_t head, std::int64_t position) {
+  return static_cast<std::uint32_t>((head << 20) + position);
+}
+
+constexpr std::int64_t kHeadSizeUnit = 16;  // of the kernels
+
+// What forward and backward share: who looks at whom, and the computation of the probabilities of one head.
 class HeadLoop : public torch::CustomClassHolder {
  public:
-  HeadLoop(const at::Tensor& q, const at::Tensor& mask, const AttentionOptions& options, const DropoutKeys& keys)
-      : options_(options), batch_(q.size(0)), length_(q.size(1)), head_size_(q.size(2) / options.num_heads) {
-    spans_ = find_spans(mask, batch_, length_, options.causal);
+  HeadLoop(TokenLayoutPtr layout, TokenLayoutPtr queries, const AttentionOptions& options, std::int64_t width,
+           const DropoutKeys& keys)
+      : layout_(std::move(layout)),
+        queries_(queries != nullptr ? std::move(queries) : layout_),
+        options_(options),
+        head_size_(width / options.num_heads) {
     threshold_ = keys.active() ? dropout_threshold(options.dropout) : 0;
     if (threshold_ != 0) {
       slots_ = keys.slots;
       key_ = keys.key.philox();
     }
-    if (options.causal) causal_ = causal_mask(length_);
+    for (const TokenSpan& span : layout_->spans) longest_ = std::max(longest_, span.count);
+    if (options.causal && queries_ == layout_) causal_ = causal_mask(longest_);
+    if (head_size_ % kHeadSizeUnit == 0) kernels_ = cpu::head_kernels();
   }
 
-  // Calls body(example, head, span, scratch a, scratch b) for every head of every example that has tokens; the scratch
-  // tensors are [span.count, span.count].
+  // One head of one example: the tokens that look and those they look at.
+  struct Head {
+    std::size_t example = 0;
+    std::int64_t head = 0;
+    TokenSpan queries;
+    TokenSpan keys;
+  };
+
+  // The kernels for this instruction set and head size; null: the body of run() works with LibTorch's operations.
+  [[nodiscard]] const cpu::HeadKernels* kernels() const { return kernels_; }
+
+  // Calls body(head, scratch) for every head of every example.
+  template <class Body>
+  void run_kernels(const Body& body) const {
+    cpu::parallel_for(layout_->batch * options_.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<float> scratch(static_cast<std::size_t>(cpu::head_scratch(longest_, head_size_)));
+      for (std::int64_t i = begin; i < end; ++i) body(head_of(i), scratch.data());
+    });
+  }
+
+  [[nodiscard]] cpu::HeadInputs inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                       const Head& head) const {
+    cpu::HeadInputs in;
+    in.q = const_rows(q, head.head, head.queries);
+    in.k = const_rows(k, head.head, head.keys);
+    in.v = const_rows(v, head.head, head.keys);
+    in.queries = head.queries.count;
+    in.keys = head.keys.count;
+    in.head_size = head_size_;
+    in.scale = static_cast<float>(options_.scale);
+    in.causal = options_.causal;
+    in.holes = head.keys.holes.defined() ? head.keys.holes.const_data_ptr<float>() : nullptr;
+    in.drops = drops();
+    if (in.drops) in.drop = draw(head.example);
+    in.first_row = row_number(head.head, head.queries.first);
+    in.first_key = head.keys.first;
+    return in;
+  }
+
+  [[nodiscard]] cpu::ConstRows const_rows(const at::Tensor& whole, std::int64_t head, const TokenSpan& span) const {
+    return {whole.const_data_ptr<float>() + span.row * whole.stride(0) + head * head_size_, whole.stride(0)};
+  }
+  [[nodiscard]] cpu::Rows rows(const at::Tensor& whole, std::int64_t head, const TokenSpan& span) const {
+    return {whole.mutable_data_ptr<float>() + span.row * whole.stride(0) + head * head_size_, whole.stride(0)};
+  }
+
+  // [heads, rows of q, 2]: what forward keeps for backward.
+  [[nodiscard]] at::Tensor make_moments(const at::Tensor& q) const {
+    return at::empty({options_.num_heads, q.size(0), 2}, at::kFloat);
+  }
+  [[nodiscard]] static float* moments_of(const at::Tensor& moments, const Head& head) {
+    return moments.mutable_data_ptr<float>() + 2 * (head.head * moments.size(1) + head.queries.row);
+  }
+
+  // Calls body(head, scratch a, scratch b) for every head of every example; the scratch tensors are [queries, keys].
   template <class Body>
   void run(const Body& body) const {
-    cpu::parallel_for(batch_ * options_.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    cpu::parallel_for(layout_->batch * options_.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
       const at::AutoDispatchBelowADInplaceOrView no_autograd;  // the worker threads have a state of their own
-      at::Tensor a = at::empty({length_ * length_}, at::kFloat);
-      at::Tensor b = at::empty({length_ * length_}, at::kFloat);
+      at::Tensor a = at::empty({longest_ * longest_}, at::kFloat);
+      at::Tensor b = at::empty({longest_ * longest_}, at::kFloat);
       for (std::int64_t i = begin; i < end; ++i) {
-        const Span& span = spans_[static_cast<std::size_t>(i / options_.num_heads)];
-        if (span.count == 0) continue;
-        const std::int64_t area = span.count * span.count;
-        body(i / options_.num_heads, i % options_.num_heads, span, a.narrow(0, 0, area).view({span.count, span.count}),
-             b.narrow(0, 0, area).view({span.count, span.count}));
+        const Head head = head_of(i);
+        const std::int64_t area = head.queries.count * head.keys.count;
+        body(head, a.narrow(0, 0, area).view({head.queries.count, head.keys.count}),
+             b.narrow(0, 0, area).view({head.queries.count, head.keys.count}));
       }
     });
   }
 
-  // [span.count, head_size] of a [batch, length, heads * head_size] tensor.
-  at::Tensor part(const at::Tensor& whole, std::int64_t example, std::int64_t head, const Span& span) const {
-    return whole.select(0, example).narrow(0, span.first, span.count).narrow(1, head * head_size_, head_size_);
+  // [span.count, head size] of a [rows, heads * head size] tensor.
+  at::Tensor part(const at::Tensor& whole, std::int64_t head, const TokenSpan& span) const {
+    return whole.narrow(0, span.row, span.count).narrow(1, head * head_size_, head_size_);
   }
 
-  void probabilities(const at::Tensor& q, const at::Tensor& k, const Span& span, at::Tensor scores) const {
+  void probabilities(const at::Tensor& q, const at::Tensor& k, const TokenSpan& keys, at::Tensor scores) const {
     at::Tensor added;
-    if (causal_.defined()) added = causal_.narrow(0, 0, span.count).narrow(1, 0, span.count);
-    if (span.holes.defined()) added = added.defined() ? added.add(span.holes) : span.holes;
+    if (causal_.defined()) added = causal_.narrow(0, 0, keys.count).narrow(1, 0, keys.count);
+    if (keys.holes.defined()) {
+      const at::Tensor holes = keys.holes.narrow(0, 0, keys.count);
+      added = added.defined() ? added.add(holes) : holes;
+    }
     // beta 0 ignores what is in `scores` before.
     at::addmm_out(scores, added.defined() ? added : scores, q, k.t(), added.defined() ? 1 : 0, options_.scale);
     at::_softmax_out(scores, scores, 1, false);
   }
 
+  Head head_of(std::int64_t number) const {
+    const auto example = static_cast<std::size_t>(number / options_.num_heads);
+    Head head{example, number % options_.num_heads, queries_->spans[example], layout_->spans[example]};
+    // A single query with causality sees what is not after it.
+    if (options_.causal && queries_ != layout_) head.keys.count = head.queries.first - head.keys.first + 1;
+    return head;
+  }
+
   [[nodiscard]] double scale() const { return options_.scale; }
   [[nodiscard]] bool drops() const { return threshold_ != 0; }
 
-  cpu::RowDraw draw(std::int64_t example) const {
+  cpu::RowDraw draw(std::size_t example) const {
     const auto slot = static_cast<std::uint32_t>(slots_.const_data_ptr<std::int64_t>()[example]);
     const float scale = 65536.0F / static_cast<float>(65536 - threshold_);
     return {{key_[0], key_[1]}, 0, slot, options_.site, threshold_, scale};
   }
 
-  [[nodiscard]] bool has_padding() const {
-    return std::any_of(spans_.begin(), spans_.end(), [&](const Span& span) { return span.count != length_; });
+  // Zeros where a row may belong to no span.
+  [[nodiscard]] at::Tensor make_like(const at::Tensor& rows, const TokenLayout& layout) const {
+    const bool all = std::all_of(layout.spans.begin(), layout.spans.end(),
+                                 [&](const TokenSpan& span) { return layout.packed || span.count == layout.length; });
+    return all ? at::empty(rows.sizes(), at::kFloat) : at::zeros(rows.sizes(), at::kFloat);
+  }
+  [[nodiscard]] at::Tensor make_queries(const at::Tensor& q) const { return make_like(q, *queries_); }
+  // Keys after a single causal query get no gradient.
+  [[nodiscard]] at::Tensor make_keys(const at::Tensor& k) const {
+    return options_.causal && queries_ != layout_ ? at::zeros(k.sizes(), at::kFloat) : make_like(k, *layout_);
   }
 
  private:
+  TokenLayoutPtr layout_;
+  TokenLayoutPtr queries_;
   AttentionOptions options_;
-  std::int64_t batch_;
-  std::int64_t length_;
   std::int64_t head_size_;
-  std::vector<Span> spans_;
+  std::int64_t longest_ = 0;
   std::uint32_t threshold_ = 0;
   at::Tensor slots_;
   PhiloxKey key_{};
   at::Tensor causal_;
+  const cpu::HeadKernels* kernels_ = nullptr;
 };
-
-std::uint32_t row_number(std::int64_t head, std::int64_t position) {
-  return static_cast<std::uint32_t>((head << 20) + position);
-}
 
 class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const c10::intrusive_ptr<HeadLoop>& loop) {
-    at::Tensor out = loop->has_padding() ? at::zeros(q.sizes(), at::kFloat) : at::empty(q.sizes(), at::kFloat);
-    loop->run([&](std::int64_t example, std::int64_t head, const Span& span, at::Tensor p, const at::Tensor&) {
-      loop->probabilities(loop->part(q, example, head, span), loop->part(k, example, head, span), span, p);
+    at::Tensor out = loop->make_queries(q);
+    if (loop->kernels() != nullptr) {
+      const at::Tensor moments = loop->make_moments(q);
+      loop->run_kernels([&](const HeadLoop::Head& head, float* scratch) {
+        loop->kernels()->forward(loop->inputs(q, k, v, head), loop->rows(out, head.head, head.queries),
+                                 HeadLoop::moments_of(moments, head), scratch);
+      });
+      ctx->save_for_backward({q, k, v, out, moments});
+      ctx->saved_data["loop"] = at::IValue::make_capsule(loop);
+      return out;
+    }
+    loop->run([&](const HeadLoop::Head& head, at::Tensor p, const at::Tensor&) {
+      loop->probabilities(loop->part(q, head.head, head.queries), loop->part(k, head.head, head.keys), head.keys, p);
       if (loop->drops()) {
-        cpu::RowDraw draw = loop->draw(example);
+        cpu::RowDraw draw = loop->draw(head.example);
         auto* row = p.mutable_data_ptr<float>();
-        for (std::int64_t i = 0; i < span.count; ++i, row += span.count) {
-          draw.row = row_number(head, span.first + i);
-          cpu::row_kernels().attention(draw, row, span.first, span.count);
+        for (std::int64_t i = 0; i < head.queries.count; ++i, row += head.keys.count) {
+          draw.row = row_number(head.head, head.queries.first + i);
+          cpu::row_kernels().attention(draw, row, head.keys.first, head.keys.count);
         }
       }
-      at::Tensor result = loop->part(out, example, head, span);
-      at::mm_out(result, p, loop->part(v, example, head, span));
+      at::Tensor result = loop->part(out, head.head, head.queries);
+      at::mm_out(result, p, loop->part(v, head.head, head.keys));
     });
     ctx->save_for_backward({q, k, v, out});
     ctx->saved_data["loop"] = at::IValue::make_capsule(loop);
@@ -170,38 +229,47 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& k = saved[1];
     const at::Tensor& v = saved[2];
     const at::Tensor dout = gradients[0].contiguous();
-    const auto make = [&] {
-      return loop->has_padding() ? at::zeros(q.sizes(), at::kFloat) : at::empty(q.sizes(), at::kFloat);
-    };
-    const at::Tensor dq = make();
-    const at::Tensor dk = make();
-    const at::Tensor dv = make();
-    loop->run([&](std::int64_t example, std::int64_t head, const Span& span, at::Tensor p, at::Tensor g) {
-      const at::Tensor q_part = loop->part(q, example, head, span);
-      const at::Tensor k_part = loop->part(k, example, head, span);
-      const at::Tensor dout_part = loop->part(dout, example, head, span);
-      loop->probabilities(q_part, k_part, span, p);
-      at::mm_out(g, dout_part, loop->part(v, example, head, span).t());
+    const at::Tensor dq = loop->make_queries(q);
+    const at::Tensor dk = loop->make_keys(k);
+    const at::Tensor dv = loop->make_keys(v);
+    if (loop->kernels() != nullptr) {
+      loop->run_kernels([&](const HeadLoop::Head& head, float* scratch) {
+        const cpu::HeadGradients pass{loop->const_rows(saved[3], head.head, head.queries),
+                                      loop->const_rows(dout, head.head, head.queries),
+                                      HeadLoop::moments_of(saved[4], head),
+                                      loop->rows(dq, head.head, head.queries),
+                                      loop->rows(dk, head.head, head.keys),
+                                      loop->rows(dv, head.head, head.keys)};
+        loop->kernels()->backward(loop->inputs(q, k, v, head), pass, scratch);
+      });
+      return {dq, dk, dv, {}};
+    }
+    loop->run([&](const HeadLoop::Head& head, at::Tensor p, at::Tensor g) {
+      const at::Tensor q_part = loop->part(q, head.head, head.queries);
+      const at::Tensor k_part = loop->part(k, head.head, head.keys);
+      const at::Tensor dout_part = loop->part(dout, head.head, head.queries);
+      loop->probabilities(q_part, k_part, head.keys, p);
+      at::mm_out(g, dout_part, loop->part(v, head.head, head.keys).t());
       if (loop->drops()) {
         // The sum over the columns of g * dropped(p) is the product of the rows of the result and of its gradient.
-        const at::Tensor delta = dout_part.mul(loop->part(saved[3], example, head, span)).sum(1);
+        const at::Tensor delta = dout_part.mul(loop->part(saved[3], head.head, head.queries)).sum(1);
         const auto* row_delta = delta.const_data_ptr<float>();
         auto* p_row = p.mutable_data_ptr<float>();
         auto* g_row = g.mutable_data_ptr<float>();
-        cpu::RowDraw draw = loop->draw(example);
-        for (std::int64_t i = 0; i < span.count; ++i, p_row += span.count, g_row += span.count) {
-          draw.row = row_number(head, span.first + i);
-          cpu::row_kernels().attention_grad(draw, p_row, g_row, row_delta[i], span.first, span.count);
+        cpu::RowDraw draw = loop->draw(head.example);
+        for (std::int64_t i = 0; i < head.queries.count; ++i, p_row += head.keys.count, g_row += head.keys.count) {
+          draw.row = row_number(head.head, head.queries.first + i);
+          cpu::row_kernels().attention_grad(draw, p_row, g_row, row_delta[i], head.keys.first, head.keys.count);
         }
       } else {
         at::Tensor dropped = g;  // in place; without dropout p itself is what multiplies v
         at::_softmax_backward_data_out(dropped, g, p, 1, at::kFloat);
       }
-      at::Tensor dv_part = loop->part(dv, example, head, span);
+      at::Tensor dv_part = loop->part(dv, head.head, head.keys);
       at::mm_out(dv_part, p.t(), dout_part);
-      at::Tensor dq_part = loop->part(dq, example, head, span);
+      at::Tensor dq_part = loop->part(dq, head.head, head.queries);
       at::addmm_out(dq_part, dq_part, g, k_part, 0, loop->scale());
-      at::Tensor dk_part = loop->part(dk, example, head, span);
+      at::Tensor dk_part = loop->part(dk, head.head, head.keys);
       at::addmm_out(dk_part, dk_part, g.t(), q_part, 0, loop->scale());
     });
     return {dq, dk, dv, {}};
@@ -217,7 +285,7 @@ at::Tensor split_heads(const at::Tensor& x, std::int64_t num_heads) {
 
 at::Tensor composed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask,
                               const AttentionOptions& options, const DropoutKeys& keys) {
-  const std::int64_t length = q.size(1);
+  const std::int64_t length = k.size(1);
   // The most negative finite number instead of -infinity: a row that may look nowhere must not become NaN.
   const double hidden = q.scalar_type() == at::kHalf ? -65504.0 : -3.3e38;
   at::Tensor added;
@@ -247,14 +315,22 @@ at::Tensor composed_attention(const at::Tensor& q, const at::Tensor& k, const at
   return result.transpose(1, 2).reshape(q.sizes());
 }
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask,
-                     const AttentionOptions& options, const DropoutKeys& keys) {
-  DTRAIN_CHECK(q.dim() == 3 && q.sizes() == k.sizes() && q.sizes() == v.sizes() && q.size(2) % options.num_heads == 0,
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const TokenLayoutPtr& layout,
+                     const at::Tensor& mask, const AttentionOptions& options, const DropoutKeys& keys,
+                     const TokenLayoutPtr& queries) {
+  const std::int64_t width = q.size(-1);
+  DTRAIN_CHECK(q.dim() == 2 && k.dim() == 2 && k.sizes() == v.sizes() && k.size(1) == width &&
+                   width % options.num_heads == 0 && k.size(0) == layout->rows &&
+                   q.size(0) == (queries != nullptr ? queries : layout)->rows,
                "attention over tensors of different shapes");
-  if (!q.is_cpu()) return composed_attention(q, k, v, mask, options, keys);
+  if (!q.is_cpu()) {
+    return composed_attention(q.view({layout->batch, -1, width}), k.view({layout->batch, -1, width}),
+                              v.view({layout->batch, -1, width}), mask, options, keys)
+        .view(q.sizes());
+  }
   if (keys.active() && dropout_threshold(options.dropout) == 65536) return at::zeros_like(q, at::kFloat);
   return HeadwiseAttention::apply(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat),
-                                  c10::make_intrusive<HeadLoop>(q, mask, options, keys));
+                                  c10::make_intrusive<HeadLoop>(layout, queries, options, width, keys));
 }
 
 }  // namespace dtrain

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "trainer/kernels/dropout.h"
+#include "trainer/kernels/token_layout.h"
 
 namespace dtrain {
 
@@ -20,15 +21,21 @@ struct AttentionOptions {
   std::uint32_t site = 0;
 };
 
-// `q`, `k`, `v`: [batch, length, heads * head size], the last dimension contiguous. `mask` is [batch, length] (0:
-// nobody may look at this position) or undefined. Result: [batch, length, heads * head size], contiguous. The dropout
-// mask of a probability has row number head * 2^20 + query position and the key position as column. Positions after the
-// last real token, and with `causal` those before the first, neither look nor are looked at: their result is 0 on the
-// CPU and of no meaning elsewhere. Other padding looks at what is real, as in transformers. Thread-safe.
+// `q`, `k`, `v`: [rows, heads * head size], the rows as `layout` says, the last dimension contiguous. Result: the shape
+// of q, contiguous, float32 on the CPU. Tokens look at the tokens of their span; rows outside the spans neither look
+// nor are looked at: their result is 0 on the CPU and of no meaning elsewhere. With `queries`, made by one_row_each(),
+// q has a row for each example only, and so has the result. The dropout mask of a probability has row number head *
+// 2^20 + query position and the key position as column. `mask` is [batch, length], what `layout` was made from; only
+// devices other than the CPU read it. Thread-safe.
 [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                   const at::Tensor& mask, const AttentionOptions& options, const DropoutKeys& keys);
+                                   const TokenLayoutPtr& layout, const at::Tensor& mask,
+                                   const AttentionOptions& options, const DropoutKeys& keys,
+                                   const TokenLayoutPtr& queries = nullptr);
 
-// The same from LibTorch's operations, as used on devices other than the CPU.
+// The same from LibTorch's operations, as used on devices other than the CPU. `q` is [batch, queries, heads * head
+// size], `k` and `v` are [batch, length, heads * head size]; fewer queries than keys are the first positions, and not
+// with `causal`. `mask` is [batch, length] (0: nobody may look at this position) or undefined. The result has the shape
+// of q.
 [[nodiscard]] at::Tensor composed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             const at::Tensor& mask, const AttentionOptions& options,
                                             const DropoutKeys& keys);

@@ -14,6 +14,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "core/random.h"
+#include "trainer/kernels/token_layout.h"
 
 namespace dtrain {
 
@@ -21,6 +22,7 @@ namespace dtrain {
 struct DropoutKeys {
   RandomKey key;
   at::Tensor slots;  // [batch] int64 on the device of the activations: place of each example in the step's global batch
+  TokenLayoutPtr layout = nullptr;  // what the rows of [rows, columns] tensors are; without it they are the examples
 
   [[nodiscard]] bool active() const { return slots.defined(); }
 };
@@ -29,8 +31,9 @@ struct DropoutKeys {
 [[nodiscard]] std::uint32_t dropout_threshold(double probability);
 
 // `x` is [batch, rows, columns], or [batch, groups, rows, columns] (then a row's number is group * 2^20 + row), or
-// [batch, columns]. float32, bfloat16 or float16; result and gradient have the type of `x`. Differentiable.
-// Returns `x` itself when nothing can be dropped: keys not active or a probability that rounds to 0.
+// [batch, columns], or, with a layout, [rows, columns] (then a row's number is its token's position). float32, bfloat16
+// or float16; result and gradient have the type of `x`. Differentiable. Returns `x` itself when nothing can be dropped:
+// keys not active or a probability that rounds to 0.
 [[nodiscard]] at::Tensor counter_dropout(const at::Tensor& x, double probability, const DropoutKeys& keys,
                                          std::uint32_t site);
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include "trainer/kernels/attention.h"
@@ -30,11 +31,15 @@ class Embeddings : public torch::nn::Module {
             register_module("LayerNorm", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
         dropout_(config.hidden_dropout) {}
 
-  at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const DropoutKeys& keys) const {
+  // `ids` and `types` are [batch, length]; the result is [rows, hidden].
+  at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context) const {
     // Without token types all are 0: one row for all tokens.
-    const at::Tensor of_types = types.defined() ? types_->forward(types) : types_->first_rows(1);
-    const at::Tensor sum = words_->forward(ids).add(of_types).add(positions_->first_rows(ids.size(1)));
-    return counter_dropout(norm_->forward(sum), dropout_, keys, 0);
+    const at::Tensor of_types =
+        types_->forward(types.defined() ? token_values(*context.layout, types) : at::zeros({1}, ids.options()));
+    const at::Tensor sum = words_->forward(token_values(*context.layout, ids))
+                               .add(of_types)
+                               .add(positions_->forward(token_positions(*context.layout, ids.device())));
+    return counter_dropout(norm_->forward(sum), dropout_, context.keys, 0);
   }
 
  private:
@@ -56,11 +61,13 @@ class SelfAttention : public torch::nn::Module {
     options_.dropout = config.attention_dropout;
   }
 
-  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& mask, const DropoutKeys& keys,
-                     std::uint32_t site) const {
+  // The tokens of `queries` look; all when there is no `read`.
+  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& queries, const TokenContext& context,
+                     const ReadTokens* read, std::uint32_t site) const {
     AttentionOptions options = options_;
     options.site = site;
-    return attention(query_->forward(hidden), key_->forward(hidden), value_->forward(hidden), mask, options, keys);
+    return attention(query_->forward(queries), key_->forward(hidden), value_->forward(hidden), context.layout,
+                     context.mask, options, context.keys, read == nullptr ? nullptr : read->context.layout);
   }
 
  private:
@@ -96,11 +103,11 @@ class Attention : public torch::nn::Module {
       : self_(register_module("self", std::make_shared<SelfAttention>(config))),
         output_(register_module("output", std::make_shared<Output>(config.hidden_size, config))) {}
 
-  // The first `rows` positions only.
-  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& mask, std::int64_t rows, const DropoutKeys& keys,
-                     std::uint32_t site) const {
-    const at::Tensor context = self_->forward(hidden, mask, keys, site);
-    return output_->forward(context.narrow(1, 0, rows), hidden.narrow(1, 0, rows), keys, site + 1);
+  // The result has a row for each of `queries`, which are `hidden` itself when there is no `read`.
+  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& queries, const TokenContext& context,
+                     const ReadTokens* read, std::uint32_t site) const {
+    const at::Tensor seen = self_->forward(hidden, queries, context, read, site);
+    return output_->forward(seen, queries, (read == nullptr ? context : read->context).keys, site + 1);
   }
 
  private:
@@ -128,10 +135,13 @@ class Block : public torch::nn::Module {
         intermediate_(register_module("intermediate", std::make_shared<Intermediate>(config))),
         output_(register_module("output", std::make_shared<Output>(config.intermediate_size, config))) {}
 
-  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& mask, std::int64_t rows, const DropoutKeys& keys,
+  // [rows, hidden], or [batch, hidden] with `read`.
+  at::Tensor forward(const at::Tensor& hidden, const TokenContext& context, const ReadTokens* read,
                      std::uint32_t site) const {
-    const at::Tensor attended = attention_->forward(hidden, mask, rows, keys, site);
-    return output_->forward(intermediate_->forward(attended), attended, keys, site + 2);
+    const at::Tensor queries = read == nullptr ? hidden : read->of(hidden);
+    const at::Tensor attended = attention_->forward(hidden, queries, context, read, site);
+    return output_->forward(intermediate_->forward(attended), attended,
+                            (read == nullptr ? context : read->context).keys, site + 2);
   }
 
  private:
@@ -149,14 +159,15 @@ class Encoder : public torch::nn::Module {
     }
   }
 
-  // The last block works on the first position only: nothing else reaches the pooler.
-  at::Tensor first_token(at::Tensor hidden, const at::Tensor& mask, const DropoutKeys& keys) const {
+  // [batch, hidden]: nothing but the first token of each example reaches the pooler.
+  at::Tensor first_tokens(at::Tensor hidden, const TokenContext& context) const {
+    const ReadTokens read(context, std::vector<std::int64_t>(static_cast<std::size_t>(context.layout->batch), 0));
     std::uint32_t site = 1;
     for (const auto& block : blocks_) {
-      hidden = block->forward(hidden, mask, block == blocks_.back() ? 1 : hidden.size(1), keys, site);
+      hidden = block->forward(hidden, context, block == blocks_.back() ? &read : nullptr, site);
       site += kSitesPerBlock;
     }
-    return hidden.select(1, 0);
+    return hidden;
   }
 
  private:
@@ -184,9 +195,8 @@ class BertModule : public torch::nn::Module {
         pooler_(register_module("pooler", std::make_shared<Pooler>(config))) {}
 
   // [batch, hidden]
-  at::Tensor pooled(const at::Tensor& ids, const at::Tensor& types, const at::Tensor& mask,
-                    const DropoutKeys& keys) const {
-    return pooler_->forward(encoder_->first_token(embeddings_->forward(ids, types, keys), mask, keys));
+  at::Tensor pooled(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context) const {
+    return pooler_->forward(encoder_->first_tokens(embeddings_->forward(ids, types, context), context));
   }
 
  private:
@@ -204,7 +214,10 @@ BertForSequenceClassification::BertForSequenceClassification(const BertConfig& c
 BertForSequenceClassification::~BertForSequenceClassification() = default;
 
 at::Tensor BertForSequenceClassification::logits(const Inputs& inputs, const DropoutKeys& keys) {
-  const at::Tensor pooled = bert_->pooled(inputs.ids, inputs.types, inputs.mask, keys);
+  const TokenContext context(make_token_layout(inputs.mask, inputs.ids.size(0), inputs.ids.size(1), inputs.ids.device(),
+                                               /*causal=*/false, packs_tokens()),
+                             inputs.mask, keys);
+  const at::Tensor pooled = bert_->pooled(inputs.ids, inputs.types, context);
   const auto site = static_cast<std::uint32_t>(1 + kSitesPerBlock * config_.num_layers);
   return classifier_->forward(counter_dropout(pooled, config_.classifier_dropout, keys, site));
 }

@@ -76,7 +76,8 @@ ModelOutput ClassifierModel::forward(const Batch& batch) {
   DropoutKeys keys;
   if (is_training()) {
     DTRAIN_CHECK(std::cmp_equal(batch.slot.size(), batch.size), "training needs a slot for each example");
-    keys = {batch.random, to_tensor(batch.slot, at::kLong, inputs.ids.device())};
+    keys.key = batch.random;
+    keys.slots = to_tensor(batch.slot, at::kLong, inputs.ids.device());
   }
   ModelOutput output;
   output.logits = logits(inputs, keys).to(at::kFloat);

@@ -47,6 +47,8 @@ class ClassifierModel : public Model {
   [[nodiscard]] virtual std::int64_t num_types() const = 0;  // token types that the model tells apart
 
   [[nodiscard]] std::int64_t num_labels() const { return classifier_config_.num_labels; }
+  // Whether padding is left out where the kernels can do without it.
+  [[nodiscard]] bool packs_tokens() const { return !classifier_config_.compute_padding; }
 
  private:
   [[nodiscard]] Inputs checked_inputs(const Batch& batch) const;

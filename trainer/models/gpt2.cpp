@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <fmt/format.h>
 
 #include "core/error.h"
@@ -17,6 +18,15 @@ namespace {
 // Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward
 // output).
 constexpr std::uint32_t kSitesPerBlock = 3;
+
+// Whether all positions lie in the spans of their examples.
+bool reads_spans(const TokenLayout& layout, const std::vector<std::int64_t>& positions) {
+  for (std::size_t b = 0; b < positions.size(); ++b) {
+    const TokenSpan& span = layout.spans[b];
+    if (positions[b] < span.first || positions[b] >= span.first + span.count) return false;
+  }
+  return true;
+}
 
 class Attention : public torch::nn::Module {
  public:
@@ -32,14 +42,23 @@ class Attention : public torch::nn::Module {
     options_.dropout = config.attention_dropout;
   }
 
-  // residual + dropout(attention(x))
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& mask, const DropoutKeys& keys,
-                     std::uint32_t site) const {
+  // residual + dropout(attention(x)); with `read`, for the tokens of `read` only, whose rows `residual` then holds.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const TokenContext& context,
+                     const ReadTokens* read, std::uint32_t site) const {
     AttentionOptions options = options_;
     options.site = site;
-    const std::vector<at::Tensor> parts = joined_->forward(x).chunk(3, 2);
-    const at::Tensor context = attention(parts[0], parts[1], parts[2], mask, options, keys);
-    return counter_dropout_add(project_->forward(context), residual, dropout_, keys, site + 1);
+    at::Tensor seen;
+    if (read == nullptr) {
+      const std::vector<at::Tensor> parts = joined_->forward(x).chunk(3, 1);
+      seen = attention(parts[0], parts[1], parts[2], context.layout, context.mask, options, context.keys);
+    } else {
+      const std::int64_t width = x.size(1);
+      const std::vector<at::Tensor> parts = joined_->columns(x, width, 2 * width).chunk(2, 1);
+      seen = attention(joined_->columns(read->of(x), 0, width), parts[0], parts[1], context.layout, context.mask,
+                       options, context.keys, read->context.layout);
+    }
+    return counter_dropout_add(project_->forward(seen), residual, dropout_,
+                               (read == nullptr ? context : read->context).keys, site + 1);
   }
 
  private:
@@ -80,10 +99,13 @@ class Gpt2Block : public torch::nn::Module {
         norm_2_(register_module("ln_2", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
         feed_forward_(register_module("mlp", std::make_shared<FeedForward>(config))) {}
 
-  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& mask, const DropoutKeys& keys,
+  // [rows, hidden], or [batch, hidden] with `read`.
+  at::Tensor forward(const at::Tensor& hidden, const TokenContext& context, const ReadTokens* read,
                      std::uint32_t site) const {
-    const at::Tensor attended = attention_->forward(norm_1_->forward(hidden), hidden, mask, keys, site);
-    return feed_forward_->forward(norm_2_->forward(attended), attended, keys, site + 2);
+    const at::Tensor residual = read == nullptr ? hidden : read->of(hidden);
+    const at::Tensor attended = attention_->forward(norm_1_->forward(hidden), residual, context, read, site);
+    return feed_forward_->forward(norm_2_->forward(attended), attended,
+                                  (read == nullptr ? context : read->context).keys, site + 2);
   }
 
  private:
@@ -105,15 +127,17 @@ Gpt2Backbone::Gpt2Backbone(const Gpt2Config& config) : dropout_(config.embedding
 
 Gpt2Backbone::~Gpt2Backbone() = default;
 
-at::Tensor Gpt2Backbone::forward(const at::Tensor& ids, const at::Tensor& types, const at::Tensor& mask,
-                                 const DropoutKeys& keys, std::vector<at::Tensor>* trace) const {
-  at::Tensor hidden = words_->forward(ids).add(positions_->first_rows(ids.size(1)));
-  if (types.defined()) hidden = hidden.add(words_->forward(types));
+at::Tensor Gpt2Backbone::forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context,
+                                 const ReadTokens* read, std::vector<at::Tensor>* trace) const {
+  const TokenLayout& layout = *context.layout;
+  at::Tensor hidden =
+      words_->forward(token_values(layout, ids)).add(positions_->forward(token_positions(layout, ids.device())));
+  if (types.defined()) hidden = hidden.add(words_->forward(token_values(layout, types)));
   if (trace != nullptr) trace->push_back(hidden);
-  hidden = counter_dropout(hidden, dropout_, keys, 0);
+  hidden = counter_dropout(hidden, dropout_, context.keys, 0);
   std::uint32_t site = 1;
   for (const auto& block : blocks_) {
-    hidden = block->forward(hidden, mask, keys, site);
+    hidden = block->forward(hidden, context, block == blocks_.back() ? read : nullptr, site);
     if (trace != nullptr) trace->push_back(hidden);
     site += kSitesPerBlock;
   }
@@ -133,6 +157,7 @@ Gpt2ForSequenceClassification::~Gpt2ForSequenceClassification() = default;
 at::Tensor Gpt2ForSequenceClassification::logits(const Inputs& inputs, const DropoutKeys& keys) {
   const std::int64_t batch = inputs.ids.size(0);
   const std::int64_t length = inputs.ids.size(1);
+  const c10::Device device = inputs.ids.device();
   at::Tensor real;
   if (config_.pad_token_id >= 0) {
     real = inputs.ids.ne(config_.pad_token_id);
@@ -141,16 +166,30 @@ at::Tensor Gpt2ForSequenceClassification::logits(const Inputs& inputs, const Dro
   } else if (batch > 1) {
     throw data_error("GPT-2 cannot find the last token of each example: there is neither a pad token nor a mask",
                      "set tokenizer.pad_token, for example to \"eos\"");
-  }
-  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, inputs.mask, keys);
-  at::Tensor picked;
-  if (real.defined()) {
-    // The right-most real token, 0 when there is none: right for padding on either side.
-    const at::Tensor last = at::arange(length, inputs.ids.options()).mul(real).argmax(1);
-    const at::Tensor row = at::arange(batch, inputs.ids.options()).mul(length).add(last);
-    picked = hidden.reshape({batch * length, hidden.size(2)}).index_select(0, row);
   } else {
-    picked = hidden.select(1, length - 1);
+    real = at::ones({batch, length}, inputs.ids.options().dtype(at::kBool));
+  }
+  // The right-most real token, 0 when there is none: right for padding on either side.
+  const at::Tensor last = at::arange(length, inputs.ids.options()).mul(real).argmax(1);
+  const auto context_of = [&](bool packed) {
+    return TokenContext(make_token_layout(inputs.mask, batch, length, device, /*causal=*/true, packed), inputs.mask,
+                        keys);
+  };
+  at::Tensor picked;
+  if (device.is_cpu()) {
+    const auto* position = last.const_data_ptr<std::int64_t>();
+    const std::vector<std::int64_t> positions(position, position + batch);
+    TokenContext context = context_of(packs_tokens());
+    if (reads_spans(*context.layout, positions)) {
+      const ReadTokens read(context, positions);
+      picked = transformer_->forward(inputs.ids, inputs.types, context, &read);
+    }
+  }
+  if (!picked.defined()) {
+    // A token that the mask hides is read (the pad token is another than the mask's), or this is a GPU, where finding
+    // out would wait for the device.
+    const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context_of(false));
+    picked = hidden.index_select(0, at::arange(batch, inputs.ids.options()).mul(length).add(last));
   }
   return score_->forward(transformer_->final_norm(picked));
 }

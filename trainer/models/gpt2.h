@@ -15,6 +15,8 @@ class EmbeddingLayer;
 class LayerNormLayer;
 class LinearLayer;
 class Gpt2Block;
+struct ReadTokens;
+struct TokenContext;
 
 // The stack without a head. Positions are 0, 1, ... from the left edge of the batch, padding included.
 class Gpt2Backbone final : public torch::nn::Module {
@@ -22,11 +24,11 @@ class Gpt2Backbone final : public torch::nn::Module {
   explicit Gpt2Backbone(const Gpt2Config& config);
   ~Gpt2Backbone() override;
 
-  // Hidden states [batch, length, hidden] before the final norm. `trace`, when given, receives the sum of the
-  // embeddings and then the result of each block. `types` are looked up among the words, as transformers does; may be
-  // undefined.
-  [[nodiscard]] at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const at::Tensor& mask,
-                                   const DropoutKeys& keys, std::vector<at::Tensor>* trace = nullptr) const;
+  // Hidden states before the final norm: [rows, hidden], or [batch, hidden] when only the tokens of `read` are wanted.
+  // `ids` are [batch, length], and so are `types`, which are looked up among the words, as transformers does; may be
+  // undefined. `trace`, when given, receives the sum of the embeddings and then the result of each block.
+  [[nodiscard]] at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context,
+                                   const ReadTokens* read = nullptr, std::vector<at::Tensor>* trace = nullptr) const;
   [[nodiscard]] at::Tensor final_norm(const at::Tensor& hidden) const;
 
  private:

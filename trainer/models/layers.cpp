@@ -1,7 +1,5 @@
 #include "trainer/models/layers.h"
 
-#include <vector>
-
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
@@ -16,6 +14,11 @@
 
 namespace dtrain {
 
+at::Tensor ReadTokens::of(const at::Tensor& hidden) const {
+  if (rows.defined()) return hidden.index_select(0, rows);
+  return hidden.view({context.layout->batch, -1, hidden.size(1)}).select(1, 0);
+}
+
 LinearLayer::LinearLayer(std::int64_t in, std::int64_t out, bool with_bias)
     : weight_(register_parameter("weight", at::empty({out, in}, at::kFloat))) {
   if (with_bias) bias_ = register_parameter("bias", at::empty({out}, at::kFloat));
@@ -27,11 +30,10 @@ Conv1dLayer::Conv1dLayer(std::int64_t in, std::int64_t out)
     : weight_(register_parameter("weight", at::empty({in, out}, at::kFloat))),
       bias_(register_parameter("bias", at::empty({out}, at::kFloat))) {}
 
-at::Tensor Conv1dLayer::forward(const at::Tensor& x) const {
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  const at::Tensor rows = x.reshape({-1, shape.back()});
-  shape.back() = weight_.size(1);
-  return at::addmm(bias_, rows, weight_).view(shape);
+at::Tensor Conv1dLayer::forward(const at::Tensor& x) const { return at::addmm(bias_, x, weight_); }
+
+at::Tensor Conv1dLayer::columns(const at::Tensor& x, std::int64_t first, std::int64_t count) const {
+  return at::addmm(bias_.narrow(0, first, count), x, weight_.narrow(1, first, count));
 }
 
 LayerNormLayer::LayerNormLayer(std::int64_t size, double eps)
@@ -47,8 +49,6 @@ EmbeddingLayer::EmbeddingLayer(std::int64_t count, std::int64_t size, std::int64
     : weight_(register_parameter("weight", at::empty({count, size}, at::kFloat))), padding_index_(padding_index) {}
 
 at::Tensor EmbeddingLayer::forward(const at::Tensor& ids) const { return at::embedding(weight_, ids, padding_index_); }
-
-at::Tensor EmbeddingLayer::first_rows(std::int64_t count) const { return weight_.narrow(0, 0, count); }
 
 at::Tensor activate(const at::Tensor& x, Activation activation) {
   switch (activation) {

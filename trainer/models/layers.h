@@ -3,13 +3,42 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include "trainer/kernels/dropout.h"
 #include "trainer/models/model_config.h"
 
 namespace dtrain {
+
+// What the blocks of one forward pass share. Activations are [layout->rows, hidden].
+struct TokenContext {
+  TokenContext(TokenLayoutPtr rows, at::Tensor padding, DropoutKeys draws)
+      : layout(std::move(rows)), mask(std::move(padding)), keys(std::move(draws)) {
+    keys.layout = layout;
+  }
+
+  TokenLayoutPtr layout;
+  at::Tensor mask;  // [batch, length] or undefined, for devices other than the CPU
+  DropoutKeys keys;
+};
+
+// The tokens that the head reads, one for each example: the last block computes nothing else for the other tokens than
+// keys and values.
+struct ReadTokens {
+  ReadTokens(const TokenContext& all, const std::vector<std::int64_t>& positions)
+      : rows(all.layout->spans.empty() ? at::Tensor() : rows_of(*all.layout, positions)),
+        context(one_row_each(*all.layout, positions), {}, all.keys) {}
+
+  // [batch, hidden]
+  [[nodiscard]] at::Tensor of(const at::Tensor& hidden) const;
+
+  at::Tensor rows;  // [batch] int64: where they are; undefined where activations are not on the CPU
+  TokenContext context;
+};
 
 // y = x weight^T + bias; weight [out, in]
 class LinearLayer : public torch::nn::Module {
@@ -22,11 +51,13 @@ class LinearLayer : public torch::nn::Module {
   at::Tensor bias_;
 };
 
-// GPT-2's "Conv1D": y = x weight + bias; weight [in, out]
+// GPT-2's "Conv1D": y = x weight + bias; weight [in, out], x [rows, in]
 class Conv1dLayer : public torch::nn::Module {
  public:
   Conv1dLayer(std::int64_t in, std::int64_t out);
   [[nodiscard]] at::Tensor forward(const at::Tensor& x) const;
+  // Only these columns of y.
+  [[nodiscard]] at::Tensor columns(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
 
  private:
   at::Tensor weight_;
@@ -49,8 +80,6 @@ class EmbeddingLayer : public torch::nn::Module {
  public:
   EmbeddingLayer(std::int64_t count, std::int64_t size, std::int64_t padding_index = -1);
   [[nodiscard]] at::Tensor forward(const at::Tensor& ids) const;
-  // The rows [0, count): [count, size]
-  [[nodiscard]] at::Tensor first_rows(std::int64_t count) const;
 
  private:
   at::Tensor weight_;

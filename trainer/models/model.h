@@ -46,6 +46,7 @@ struct ModelOptions {
   std::int64_t pad_token_id = -1;  // >= 0: written to the config (GPT-2 has none of its own)
   std::uint64_t seed = 42;         // for weights that the file does not have (classifier head)
   bool random_init = false;        // ignore model.safetensors
+  bool compute_padding = false;    // work on padding tokens too, as transformers does; no result depends on it
 };
 
 // What loading found, for one log line and for tests.

@@ -17,7 +17,8 @@ enum class Activation { kGelu, kGeluTanh, kRelu, kTanh, kSilu };
 struct ClassifierConfig {
   std::int64_t num_labels = 2;
   ProblemType problem_type = ProblemType::kSingleLabel;
-  Json json;  // config.json, to be written back: keys without meaning here are kept
+  bool compute_padding = false;  // see ModelOptions
+  Json json;                     // config.json, to be written back: keys without meaning here are kept
 };
 
 struct BertConfig {

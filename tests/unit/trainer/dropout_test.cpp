@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -14,6 +15,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
@@ -220,55 +222,6 @@ TEST(DropoutKernels, AllInstructionSetsGiveTheSameBits) {
       }
     }
   }
-}
-
-// The CPU's own attention against LibTorch's operations, with the same mask of dropout; real tokens only.
-TEST(Attention, HeadwiseEqualsComposed) {
-  const std::int64_t batch = 3;
-  const std::int64_t length = 21;
-  at::Tensor mask = at::ones({batch, length}, at::kLong);
-  mask.select(0, 1).narrow(0, 13, 8).zero_();  // right padding
-  mask.select(0, 2).narrow(0, 0, 5).zero_();   // left padding ...
-  mask.select(0, 2).narrow(0, 9, 2).zero_();   // ... and a hole
-  for (const bool causal : {false, true}) {
-    for (const double p : {0.0, 0.3}) {
-      for (const bool masked : {false, true}) {
-        AttentionOptions options;
-        options.num_heads = 4;
-        options.scale = 0.35;
-        options.causal = causal;
-        options.dropout = p;
-        options.site = 6;
-        const DropoutKeys keys = p > 0 ? make_keys({8, 2, 5}) : DropoutKeys{};
-        const at::Tensor joined = at::randn({batch, length, 96});
-        const at::Tensor incoming = at::randn({batch, length, 32}).mul(mask.unsqueeze(2));
-        at::Tensor out[2];
-        at::Tensor gradient[2];
-        for (int which = 0; which < 2; ++which) {
-          at::Tensor x = joined.clone().requires_grad_();
-          const auto parts = x.chunk(3, 2);
-          const auto function = which == 0 ? attention : composed_attention;
-          const at::Tensor y = function(parts[0], parts[1], parts[2], masked ? mask : at::Tensor(), options, keys);
-          y.backward(incoming);
-          out[which] = masked ? y.detach().mul(mask.unsqueeze(2)) : y.detach();
-          gradient[which] = x.grad();
-        }
-        EXPECT_TRUE(at::allclose(out[0], out[1], 1e-5, 1e-6)) << causal << p << masked;
-        EXPECT_TRUE(at::allclose(gradient[0], gradient[1], 1e-4, 1e-5)) << causal << p << masked;
-      }
-    }
-  }
-}
-
-TEST(Attention, AnExampleWithoutTokensGivesZero) {
-  const at::Tensor x = at::randn({2, 4, 8});
-  at::Tensor mask = at::ones({2, 4}, at::kLong);
-  mask.select(0, 1).zero_();
-  AttentionOptions options;
-  options.num_heads = 2;
-  const at::Tensor y = attention(x, x, x, mask, options, {});
-  EXPECT_EQ(y.select(0, 1).abs().sum().item<float>(), 0);
-  EXPECT_TRUE(y.isfinite().all().item<bool>());
 }
 
 }  // namespace

@@ -1,0 +1,269 @@
+// The attention of the CPU: LibTorch's operations as reference, packed against padded rows, every instruction set.
+#include "trainer/kernels/attention.h"
+
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+
+#include "trainer/kernels/cpu/heads.h"
+
+namespace dtrain {
+namespace {
+
+DropoutKeys make_keys(const std::vector<std::int64_t>& slots) {
+  DropoutKeys keys{RandomKey{7, 3}, at::empty({static_cast<std::int64_t>(slots.size())}, at::kLong)};
+  std::copy(slots.begin(), slots.end(), keys.slots.mutable_data_ptr<std::int64_t>());
+  return keys;
+}
+
+// [batch, length, hidden], every position a row.
+at::Tensor padded_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask,
+                            const AttentionOptions& options, const DropoutKeys& keys) {
+  const TokenLayoutPtr layout =
+      make_token_layout(mask, q.size(0), q.size(1), at::kCPU, options.causal, /*packed=*/false);
+  const auto rows = [&](const at::Tensor& x) { return x.reshape({layout->rows, q.size(2)}); };
+  return attention(rows(q), rows(k), rows(v), layout, mask, options, keys).view(q.sizes());
+}
+
+// The CPU's own attention against LibTorch's operations, with the same mask of dropout; real tokens only.
+TEST(Attention, HeadwiseEqualsComposed) {
+  const std::int64_t batch = 3;
+  const std::int64_t length = 21;
+  at::Tensor mask = at::ones({batch, length}, at::kLong);
+  mask.select(0, 1).narrow(0, 13, 8).zero_();  // right padding
+  mask.select(0, 2).narrow(0, 0, 5).zero_();   // left padding ...
+  mask.select(0, 2).narrow(0, 9, 2).zero_();   // ... and a hole
+  for (const bool causal : {false, true}) {
+    for (const double p : {0.0, 0.3}) {
+      for (const bool masked : {false, true}) {
+        AttentionOptions options;
+        options.num_heads = 4;
+        options.scale = 0.35;
+        options.causal = causal;
+        options.dropout = p;
+        options.site = 6;
+        const DropoutKeys keys = p > 0 ? make_keys({8, 2, 5}) : DropoutKeys{};
+        const at::Tensor joined = at::randn({batch, length, 96});
+        const at::Tensor incoming = at::randn({batch, length, 32}).mul(mask.unsqueeze(2));
+        at::Tensor out[2];
+        at::Tensor gradient[2];
+        for (int which = 0; which < 2; ++which) {
+          at::Tensor x = joined.clone().requires_grad_();
+          const auto parts = x.chunk(3, 2);
+          const at::Tensor padding = masked ? mask : at::Tensor();
+          const at::Tensor y = which == 0 ? padded_attention(parts[0], parts[1], parts[2], padding, options, keys)
+                                          : composed_attention(parts[0], parts[1], parts[2], padding, options, keys);
+          y.backward(incoming);
+          out[which] = masked ? y.detach().mul(mask.unsqueeze(2)) : y.detach();
+          gradient[which] = x.grad();
+        }
+        EXPECT_TRUE(at::allclose(out[0], out[1], 1e-5, 1e-6)) << causal << p << masked;
+        EXPECT_TRUE(at::allclose(gradient[0], gradient[1], 1e-4, 1e-5)) << causal << p << masked;
+      }
+    }
+  }
+}
+
+TEST(Attention, AnExampleWithoutTokensLooksAtItsFirstPosition) {
+  const at::Tensor x = at::randn({2, 4, 8});
+  at::Tensor mask = at::ones({2, 4}, at::kLong);
+  mask.select(0, 1).zero_();
+  AttentionOptions options;
+  options.num_heads = 2;
+  const at::Tensor y = padded_attention(x, x, x, mask, options, {});
+  EXPECT_TRUE(at::equal(y.select(0, 1).select(0, 0), x.select(0, 1).select(0, 0)));
+  EXPECT_EQ(y.select(0, 1).narrow(0, 1, 3).abs().sum().item<float>(), 0);
+  EXPECT_TRUE(y.isfinite().all().item<bool>());
+}
+
+// Packed rows, and single queries, give the bits of the padded computation: outputs, gradients and draws.
+TEST(Attention, PackedEqualsPadded) {
+  const std::int64_t batch = 3;
+  const std::int64_t length = 21;
+  at::Tensor mask = at::ones({batch, length}, at::kLong);
+  mask.select(0, 1).narrow(0, 13, 8).zero_();
+  mask.select(0, 2).narrow(0, 0, 5).zero_();
+  mask.select(0, 2).narrow(0, 9, 2).zero_();
+  const DropoutKeys keys = make_keys({8, 2, 5});
+  for (const bool causal : {false, true}) {
+    AttentionOptions options;
+    options.num_heads = 4;
+    options.scale = 0.35;
+    options.causal = causal;
+    options.dropout = 0.3;
+    options.site = 6;
+    const TokenLayoutPtr padded = make_token_layout(mask, batch, length, at::kCPU, causal, false);
+    const TokenLayoutPtr packed = make_token_layout(mask, batch, length, at::kCPU, causal, true);
+    ASSERT_EQ(packed->rows, causal ? 21 + 13 + 16 : 21 + 13 + 21);
+    // Where the packed rows are among the padded ones.
+    const at::Tensor rows = token_values(*packed, at::arange(batch * length, at::kLong).view({batch, length}));
+    const at::Tensor all = at::randn({batch * length, 96});
+    const at::Tensor incoming = at::randn({batch * length, 32}).mul(mask.view({-1, 1}));
+    const std::vector<std::int64_t> last = {20, 12, 20};
+    const TokenLayoutPtr read = one_row_each(*packed, last);
+    const at::Tensor read_rows = rows_of(*packed, last);
+
+    const auto run = [&](const at::Tensor& joined, const TokenLayoutPtr& layout, const at::Tensor& gradient) {
+      at::Tensor x = joined.clone().requires_grad_();
+      const auto parts = x.chunk(3, 1);
+      const at::Tensor y = attention(parts[0], parts[1], parts[2], layout, {}, options, keys);
+      y.backward(gradient);
+      return std::pair(y.detach(), x.grad());
+    };
+    const auto whole = run(all, padded, incoming);
+    const auto dense = run(all.index_select(0, rows), packed, incoming.index_select(0, rows));
+    EXPECT_TRUE(at::equal(whole.first.index_select(0, rows), dense.first)) << causal;
+    EXPECT_TRUE(at::equal(whole.second.index_select(0, rows), dense.second)) << causal;
+
+    at::Tensor x = all.index_select(0, rows).requires_grad_();
+    const auto parts = x.chunk(3, 1);
+    const at::Tensor y =
+        attention(parts[0].index_select(0, read_rows), parts[1], parts[2], packed, {}, options, keys, read);
+    const at::Tensor upstream = at::randn({batch, 32});
+    y.backward(upstream);
+    EXPECT_TRUE(at::allclose(y, dense.first.index_select(0, read_rows), 1e-5, 1e-6)) << causal;
+    const auto expected =
+        run(all.index_select(0, rows), packed, at::zeros({packed->rows, 32}).index_copy(0, read_rows, upstream));
+    EXPECT_TRUE(at::allclose(x.grad(), expected.second, 1e-4, 1e-6)) << causal;
+
+    const at::Tensor ones = at::ones({batch, length, 40});
+    DropoutKeys of_rows = keys;
+    of_rows.layout = packed;
+    EXPECT_TRUE(at::equal(counter_dropout(ones, 0.3, keys, 2).view({-1, 40}).index_select(0, rows),
+                          counter_dropout(at::ones({packed->rows, 40}), 0.3, of_rows, 2)));
+  }
+}
+
+// One head, its inputs and what the kernels make of them.
+struct OneHead {
+  at::Tensor q, k, v, dout;  // [queries or keys, head size], rows of a wider tensor
+  at::Tensor holes;
+  at::Tensor out, moments, dq, dk, dv;
+
+  cpu::HeadInputs inputs(bool causal, double p) const {
+    cpu::HeadInputs in;
+    in.q = {q.const_data_ptr<float>(), q.stride(0)};
+    in.k = {k.const_data_ptr<float>(), k.stride(0)};
+    in.v = {v.const_data_ptr<float>(), v.stride(0)};
+    in.queries = q.size(0);
+    in.keys = k.size(0);
+    in.head_size = q.size(1);
+    in.scale = 0.3F;
+    in.causal = causal;
+    in.holes = holes.defined() ? holes.const_data_ptr<float>() : nullptr;
+    in.drops = p > 0;
+    const std::uint32_t threshold = dropout_threshold(p);
+    in.drop = {{11, 12}, 0, 5, 6, threshold, 65536.0F / static_cast<float>(65536 - threshold)};
+    in.first_row = 1 << 20;
+    in.first_key = 3;
+    return in;
+  }
+
+  void run(const cpu::HeadKernels& kernels, bool causal, double p) {
+    const auto rows = [](at::Tensor& x) { return cpu::Rows{x.mutable_data_ptr<float>(), x.stride(0)}; };
+    const auto const_rows = [](const at::Tensor& x) { return cpu::ConstRows{x.const_data_ptr<float>(), x.stride(0)}; };
+    std::vector<float> scratch(static_cast<std::size_t>(cpu::head_scratch(k.size(0), k.size(1))));
+    out = at::empty(q.sizes());
+    moments = at::empty({q.size(0), 2});
+    kernels.forward(inputs(causal, p), rows(out), moments.mutable_data_ptr<float>(), scratch.data());
+    dq = at::empty(q.sizes());
+    dk = at::empty(k.sizes());
+    dv = at::empty(v.sizes());
+    std::fill(scratch.begin(), scratch.end(), std::numeric_limits<float>::quiet_NaN());  // nothing may be left in it
+    kernels.backward(inputs(causal, p),
+                     {const_rows(out), const_rows(dout), moments.const_data_ptr<float>(), rows(dq), rows(dk), rows(dv)},
+                     scratch.data());
+  }
+};
+
+// Every kernel against the plain formula in double, for shapes on and beside the edges of tiles and vectors.
+TEST(HeadKernels, EqualThePlainFormula) {
+  std::size_t count = 0;
+  const cpu::HeadKernels* const* kernels = cpu::available_head_kernels(count);
+  if (count == 0) GTEST_SKIP() << "this CPU has neither AVX2 nor AVX-512";
+  for (const std::int64_t size : {16, 32, 48, 64}) {
+    for (const auto& [queries, keys] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {1, 1}, {1, 40}, {7, 7}, {24, 24}, {25, 25}, {67, 67}, {5, 33}}) {
+      for (const bool causal : {false, true}) {
+        for (const double p : {0.0, 0.25}) {
+          OneHead head;
+          head.q = at::randn({queries, 3 * size}).narrow(1, size, size);
+          head.k = at::randn({keys, 3 * size}).narrow(1, 0, size);
+          head.v = at::randn({keys, 2 * size}).narrow(1, size, size);
+          head.dout = at::randn({queries, size});
+          if (keys > 6) {
+            head.holes = at::zeros({keys});
+            head.holes.narrow(0, 2, 3).fill_(-std::numeric_limits<float>::infinity());
+          }
+          // The reference: autograd in double over the same mask of dropout.
+          const auto leaf = [](const at::Tensor& x) { return x.to(at::kDouble).clone().requires_grad_(); };
+          const at::Tensor q = leaf(head.q);
+          const at::Tensor k = leaf(head.k);
+          const at::Tensor v = leaf(head.v);
+          at::Tensor scores = q.matmul(k.t()).mul(0.3F);
+          if (head.holes.defined()) scores = scores.add(head.holes);
+          if (causal) {
+            const at::Tensor hidden = at::ones({queries, keys}, at::kBool).triu(keys - queries + 1);
+            scores = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
+          }
+          at::Tensor mask = at::ones({queries, keys}, at::kFloat);
+          if (p > 0) {
+            cpu::RowDraw draw = head.inputs(causal, p).drop;
+            for (std::int64_t i = 0; i < queries; ++i) {
+              draw.row = (1 << 20) + static_cast<std::uint32_t>(i);
+              cpu::generic_row_kernels().attention(draw, mask.mutable_data_ptr<float>() + i * keys, 3, keys);
+            }
+          }
+          const at::Tensor out = scores.softmax(1).mul(mask).matmul(v);
+          out.backward(head.dout.to(at::kDouble));
+
+          for (std::size_t i = 0; i < count; ++i) {
+            head.run(*kernels[i], causal, p);
+            const auto near = [&](const at::Tensor& got, const at::Tensor& expected, const char* what) {
+              // Sums in float32 round relative to their terms, not to what remains of them.
+              const double scale = 1 + expected.abs().max().item<double>();
+              EXPECT_LT(got.to(at::kDouble).sub(expected).abs().max().item<double>(), 2e-6 * scale)
+                  << kernels[i]->name << " " << what << " " << queries << " x " << keys << " x " << size << " causal "
+                  << causal << " dropout " << p;
+            };
+            near(head.out, out, "out");
+            near(head.dq, q.grad(), "dq");
+            near(head.dk, k.grad(), "dk");
+            near(head.dv, v.grad(), "dv");
+          }
+        }
+      }
+    }
+  }
+}
+
+// A number that is not finite must reach the loss, where it stops the step.
+TEST(HeadKernels, NanIsNotHidden) {
+  std::size_t count = 0;
+  const cpu::HeadKernels* const* kernels = cpu::available_head_kernels(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    OneHead head;
+    head.q = at::randn({9, 16});
+    head.k = at::randn({9, 16});
+    head.v = at::randn({9, 16});
+    head.dout = at::randn({9, 16});
+    head.k.mutable_data_ptr<float>()[20] = std::numeric_limits<float>::quiet_NaN();
+    head.run(*kernels[i], false, 0);
+    EXPECT_TRUE(head.out.isnan().all().item<bool>()) << kernels[i]->name;
+  }
+}
+
+}  // namespace
+}  // namespace dtrain

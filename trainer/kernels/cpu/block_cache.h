@@ -1,0 +1,23 @@
+// BlockCache: LibTorch's CPU memory for large tensors, kept for the next step instead of going back to the system.
+//
+// glibc returns blocks of activations to the kernel as soon as they are freed, and every step then pays for the page
+// faults and the zeroing of several gigabytes anew. The sizes of a step repeat, up to the number of its tokens, so
+// freed blocks are kept by size class and handed out again, most recently freed (still in the cache) first. Blocks of 2
+// MiB and more are on huge pages where the kernel grants them. Thread-safe.
+#pragma once
+
+#include <cstdint>
+
+namespace dtrain::cpu {
+
+// Installs the cache for all tensors made from now on. Idempotent.
+void use_block_cache();
+
+struct BlockCacheUse {
+  std::int64_t live_bytes = 0;    // in tensors
+  std::int64_t cached_bytes = 0;  // free, kept
+  std::int64_t peak_live_bytes = 0;
+};
+[[nodiscard]] BlockCacheUse block_cache_use();
+
+}  // namespace dtrain::cpu

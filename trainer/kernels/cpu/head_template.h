@@ -1,0 +1,252 @@
+// The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set. Included by one source file
+// per instruction set, inside that file's own namespace; it must include nothing and define no inline function that
+// another file could share. `Lanes` provides: Vector of kFloats floats, kTileRows (rows of a tile of products), and
+// zero, load, store, broadcast, multiply_add(a, b, c) = a b + c, multiply, subtract, add, maximum, exponential.
+
+static constexpr std::int64_t kBlock = 24;  // queries worked on together: their scores stay in the first-level cache
+
+static std::int64_t round_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+// A tile of C = A B (+ C): kM rows, kN vectors of columns. A's element (m, k) is at a[m * a_row + k * a_column].
+template <class Lanes, int kM, int kN>
+static inline __attribute__((always_inline)) void tile(std::int64_t depth, const float* a, std::int64_t a_row,
+                                                       std::int64_t a_column, const float* b, std::int64_t b_row,
+                                                       float* c, std::int64_t c_row, bool accumulate) {
+  typename Lanes::Vector sum[kM][kN];
+#pragma GCC unroll 16
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n)
+      sum[m][n] = accumulate ? Lanes::load(c + m * c_row + n * Lanes::kFloats) : Lanes::zero();
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    typename Lanes::Vector right[kN];
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n) right[n] = Lanes::load(b + k * b_row + n * Lanes::kFloats);
+#pragma GCC unroll 16
+    for (int m = 0; m < kM; ++m) {
+      const auto left = Lanes::broadcast(a[m * a_row + k * a_column]);
+#pragma GCC unroll 2
+      for (int n = 0; n < kN; ++n) sum[m][n] = Lanes::multiply_add(left, right[n], sum[m][n]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n) Lanes::store(c + m * c_row + n * Lanes::kFloats, sum[m][n]);
+  }
+}
+
+struct Product {
+  std::int64_t rows, columns, depth;  // columns: a multiple of the vector
+  const float* a;
+  std::int64_t a_row, a_column;
+  const float* b;
+  std::int64_t b_row;
+  float* c;
+  std::int64_t c_row;
+  bool accumulate;
+};
+
+// The rows [first, rows), at most kM of them, for kN vectors of columns.
+template <class Lanes, int kM, int kN>
+static void rest_of_rows(const Product& p, std::int64_t first, std::int64_t column) {
+  if (p.rows - first == kM) {
+    tile<Lanes, kM, kN>(p.depth, p.a + first * p.a_row, p.a_row, p.a_column, p.b + column, p.b_row,
+                        p.c + first * p.c_row + column, p.c_row, p.accumulate);
+  } else if constexpr (kM > 1) {
+    rest_of_rows<Lanes, kM - 1, kN>(p, first, column);
+  }
+}
+
+template <class Lanes, int kN>
+static void panel(const Product& p, std::int64_t column) {
+  std::int64_t row = 0;
+  for (; row + Lanes::kTileRows <= p.rows; row += Lanes::kTileRows) {
+    tile<Lanes, Lanes::kTileRows, kN>(p.depth, p.a + row * p.a_row, p.a_row, p.a_column, p.b + column, p.b_row,
+                                      p.c + row * p.c_row + column, p.c_row, p.accumulate);
+  }
+  if (row < p.rows) rest_of_rows<Lanes, Lanes::kTileRows - 1, kN>(p, row, column);
+}
+
+template <class Lanes>
+static void multiply_matrices(const Product& p) {
+  constexpr std::int64_t kWide = 2 * Lanes::kFloats;
+  std::int64_t column = 0;
+  for (; column + kWide <= p.columns; column += kWide) panel<Lanes, 2>(p, column);
+  if (column < p.columns) panel<Lanes, 1>(p, column);
+}
+
+// [columns, rows of `from`] with `padded` places a row, times `scale`; the padding is 0.
+static void transpose(ConstRows from, std::int64_t rows, std::int64_t columns, float scale, float* to,
+                      std::int64_t padded) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c) to[c * padded + r] = from.data[r * from.stride + c] * scale;
+  }
+  for (std::int64_t c = 0; c < columns; ++c) {
+    for (std::int64_t r = rows; r < padded; ++r) to[c * padded + r] = 0;
+  }
+}
+
+static void copy_rows(ConstRows from, std::int64_t rows, std::int64_t columns, float scale, Rows to) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c) to.data[r * to.stride + c] = from.data[r * from.stride + c] * scale;
+  }
+}
+
+template <class Lanes, class Combine>
+static float combine_lanes(typename Lanes::Vector vector, Combine combine) {
+  float lanes[Lanes::kFloats];
+  Lanes::store(lanes, vector);
+  float result = lanes[0];
+  for (int i = 1; i < Lanes::kFloats; ++i) result = combine(result, lanes[i]);
+  return result;
+}
+
+// What both passes know about a block of queries.
+struct QueryBlock {
+  std::int64_t first, count;  // queries
+  std::int64_t seen;          // keys that the last of them sees
+  std::int64_t padded;        // the same, rounded up to whole vectors
+};
+
+template <class Lanes>
+static QueryBlock query_block(const HeadInputs& in, std::int64_t first) {
+  QueryBlock block{first, in.queries - first < kBlock ? in.queries - first : kBlock, in.keys, 0};
+  if (in.causal) block.seen = in.keys - in.queries + first + block.count;
+  block.padded = round_up(block.seen, 2 * Lanes::kFloats);
+  return block;
+}
+
+static std::int64_t keys_seen(const HeadInputs& in, std::int64_t query) {
+  return in.causal ? in.keys - in.queries + query + 1 : in.keys;
+}
+
+// scores[i][j], of which those that query i does not see become -infinity.
+template <class Lanes>
+static void block_scores(const HeadInputs& in, const QueryBlock& block, const float* keys_t, std::int64_t keys_padded,
+                         float* scores) {
+  multiply_matrices<Lanes>({block.count, block.padded, in.head_size, in.q.data + block.first * in.q.stride, in.q.stride,
+                            1, keys_t, keys_padded, scores, keys_padded, false});
+  for (std::int64_t i = 0; i < block.count; ++i) {
+    float* row = scores + i * keys_padded;
+    const std::int64_t seen = keys_seen(in, block.first + i);
+    if (in.holes != nullptr) {
+      for (std::int64_t j = 0; j < seen; ++j) row[j] += in.holes[j];
+    }
+    for (std::int64_t j = seen; j < block.padded; ++j) row[j] = -__builtin_inff();
+  }
+}
+
+template <class Lanes>
+static void softmax_row(float* row, std::int64_t padded, float* moments) {
+  auto largest = Lanes::load(row);
+  for (std::int64_t j = Lanes::kFloats; j < padded; j += Lanes::kFloats) {
+    largest = Lanes::maximum(largest, Lanes::load(row + j));
+  }
+  const float maximum = combine_lanes<Lanes>(largest, [](float a, float b) { return a > b ? a : b; });
+  const auto subtracted = Lanes::broadcast(maximum);
+  auto sum = Lanes::zero();
+  for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
+    const auto value = Lanes::exponential(Lanes::subtract(Lanes::load(row + j), subtracted));
+    Lanes::store(row + j, value);
+    sum = Lanes::add(sum, value);
+  }
+  const float inverse = 1.0F / combine_lanes<Lanes>(sum, [](float a, float b) { return a + b; });
+  const auto factor = Lanes::broadcast(inverse);
+  for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
+    Lanes::store(row + j, Lanes::multiply(Lanes::load(row + j), factor));
+  }
+  moments[0] = maximum;
+  moments[1] = inverse;
+}
+
+// The same probabilities from the moments.
+template <class Lanes>
+static void softmax_again(float* row, std::int64_t padded, const float* moments) {
+  const auto subtracted = Lanes::broadcast(moments[0]);
+  const auto factor = Lanes::broadcast(moments[1]);
+  for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
+    const auto value = Lanes::exponential(Lanes::subtract(Lanes::load(row + j), subtracted));
+    Lanes::store(row + j, Lanes::multiply(value, factor));
+  }
+}
+
+template <class Lanes>
+static void head_forward(const HeadInputs& in, Rows out, float* moments, float* scratch) {
+  const std::int64_t padded = round_up(in.keys, 2 * Lanes::kFloats);
+  float* keys_t = scratch;
+  float* values = keys_t + in.head_size * padded;
+  float* scores = values + in.keys * in.head_size;
+  transpose(in.k, in.keys, in.head_size, in.scale, keys_t, padded);
+  copy_rows(in.v, in.keys, in.head_size, 1, {values, in.head_size});
+  RowDraw draw = in.drop;
+  for (std::int64_t first = 0; first < in.queries; first += kBlock) {
+    const QueryBlock block = query_block<Lanes>(in, first);
+    block_scores<Lanes>(in, block, keys_t, padded, scores);
+    for (std::int64_t i = 0; i < block.count; ++i) {
+      softmax_row<Lanes>(scores + i * padded, block.padded, moments + 2 * (first + i));
+      if (in.drops) {
+        draw.row = in.first_row + static_cast<std::uint32_t>(first + i);
+        row_kernels().attention(draw, scores + i * padded, in.first_key, keys_seen(in, first + i));
+      }
+    }
+    multiply_matrices<Lanes>({block.count, in.head_size, block.seen, scores, padded, 1, values, in.head_size,
+                              out.data + first * out.stride, out.stride, false});
+  }
+}
+
+template <class Lanes>
+static void head_backward(const HeadInputs& in, const HeadGradients& grad, float* scratch) {
+  const std::int64_t padded = round_up(in.keys, 2 * Lanes::kFloats);
+  const std::int64_t area = in.keys * in.head_size;
+  float* keys_t = scratch;
+  float* values_t = keys_t + in.head_size * padded;
+  float* keys = values_t + in.head_size * padded;
+  float* key_sums = keys + area;
+  float* value_sums = key_sums + area;
+  float* p = value_sums + area;
+  float* g = p + kBlock * padded;
+  transpose(in.k, in.keys, in.head_size, in.scale, keys_t, padded);
+  transpose(in.v, in.keys, in.head_size, 1, values_t, padded);
+  copy_rows(in.k, in.keys, in.head_size, in.scale, {keys, in.head_size});
+  for (std::int64_t i = 0; i < 2 * area; ++i) key_sums[i] = 0;
+  RowDraw draw = in.drop;
+  for (std::int64_t first = 0; first < in.queries; first += kBlock) {
+    const QueryBlock block = query_block<Lanes>(in, first);
+    const float* dout = grad.dout.data + first * grad.dout.stride;
+    const float* out = grad.out.data + first * grad.out.stride;
+    block_scores<Lanes>(in, block, keys_t, padded, p);
+    multiply_matrices<Lanes>(
+        {block.count, block.padded, in.head_size, dout, grad.dout.stride, 1, values_t, padded, g, padded, false});
+    for (std::int64_t i = 0; i < block.count; ++i) {
+      float* p_row = p + i * padded;
+      float* g_row = g + i * padded;
+      softmax_again<Lanes>(p_row, block.padded, grad.moments + 2 * (first + i));
+      // The sum over the keys of g * dropped(p) is the product of the rows of the result and of its gradient.
+      float delta = 0;
+      for (std::int64_t c = 0; c < in.head_size; ++c)
+        delta += dout[i * grad.dout.stride + c] * out[i * grad.out.stride + c];
+      const std::int64_t seen = keys_seen(in, first + i);
+      if (in.drops) {
+        draw.row = in.first_row + static_cast<std::uint32_t>(first + i);
+        row_kernels().attention_grad(draw, p_row, g_row, delta, in.first_key, seen);
+        for (std::int64_t j = seen; j < block.padded; ++j) g_row[j] = 0;
+      } else {
+        const auto minus = Lanes::broadcast(delta);
+        for (std::int64_t j = 0; j < block.padded; j += Lanes::kFloats) {
+          Lanes::store(g_row + j,
+                       Lanes::multiply(Lanes::load(p_row + j), Lanes::subtract(Lanes::load(g_row + j), minus)));
+        }
+      }
+    }
+    multiply_matrices<Lanes>({block.count, in.head_size, block.seen, g, padded, 1, keys, in.head_size,
+                              grad.dq.data + first * grad.dq.stride, grad.dq.stride, false});
+    multiply_matrices<Lanes>(
+        {block.seen, in.head_size, block.count, p, 1, padded, dout, grad.dout.stride, value_sums, in.head_size, true});
+    multiply_matrices<Lanes>({block.seen, in.head_size, block.count, g, 1, padded, in.q.data + first * in.q.stride,
+                              in.q.stride, key_sums, in.head_size, true});
+  }
+  copy_rows({key_sums, in.head_size}, in.keys, in.head_size, in.scale, grad.dk);
+  copy_rows({value_sums, in.head_size}, in.keys, in.head_size, 1, grad.dv);
+}
