@@ -41,10 +41,17 @@ def run(line, threads, environment):
     return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "wall": time.monotonic() - start}
 
 
-def run_dtrain(program, folder, threads):
-    result = run([str(program), str(folder / "dtrain.toml")], threads, {})
+def run_dtrain(program, folder, options):
+    mpirun = ["mpirun", "--oversubscribe", "-np", str(options.ranks)] if options.ranks > 1 else []
+    result = run(mpirun + [str(program), str(folder / "dtrain.toml")], options.threads // options.ranks, {})
     records = [json.loads(line) for line in (folder / "dtrain" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return result | {"evaluation": next(record for record in records if "eval_loss" in record)}
+
+
+def run_peer(folder, options):
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", str(options.ranks)] if options.ranks > 1 else []
+    return run([sys.executable] + torchrun + [str(ROOT / "bench" / "peer.py"), str(folder / "peer.json")],
+               options.threads // options.ranks, {})
 
 
 def gflops(threads, precision):
@@ -65,7 +72,7 @@ print(best)
 
 
 def write_recipes(folder, options):
-    training = {"per_device_train_batch_size": options.batch, "per_device_eval_batch_size": 32, "learning_rate": 5e-5,
+    training = {"per_device_train_batch_size": options.batch // options.ranks, "per_device_eval_batch_size": 32, "learning_rate": 5e-5,
                 "max_steps": options.steps, "seed": 42, "eval_strategy": "steps", "eval_steps": options.steps}
     if options.precision == "bf16":
         training["bf16"] = True
@@ -74,11 +81,12 @@ def write_recipes(folder, options):
         evaluation.write_text("".join(line for line, _ in zip(lines, range(options.eval_samples))), encoding="utf-8")
     train = IMDB / "imdb-small-train.jsonl"
     peer = {"model": str(options.model), "tokenizer": str(options.tokenizer), "random_init": options.random_init,
-            "train": str(train), "eval": str(evaluation), "max_length": options.max_length, "threads": options.threads,
+            "train": str(train), "eval": str(evaluation), "max_length": options.max_length, "threads": options.threads // options.ranks,
             "arguments": training | {"output_dir": str(folder / "peer")}}
     (folder / "peer.json").write_text(json.dumps(peer), encoding="utf-8")
     sections = {
-        "model": {"path": str(options.model), "num_labels": 2, "random_init": options.random_init},
+        "model": {"path": str(options.model), "num_labels": 2, "random_init": options.random_init,
+                  "compute_padding": options.padded},
         "tokenizer": {"path": str(options.tokenizer), "max_length": options.max_length} | ({"pad_token": "eos"} if options.eos else {}),
         "data": {"train": str(train), "eval": str(evaluation), "text": "text", "label": "label", "cache_dir": str(folder / "tokens")},
         "training": training | {"output_dir": str(folder / "dtrain"), "overwrite_output_dir": True, "use_cpu": True,
@@ -112,6 +120,8 @@ def main():
     parser.add_argument("--eval-samples", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--ranks", type=int, default=1, help="processes, which share the batch and the threads")
+    parser.add_argument("--padded", action="store_true", help="let dtrain compute padding too")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures there")
     options = parser.parse_args()
     options.tokenizer = options.tokenizer or options.model
@@ -120,12 +130,13 @@ def main():
         write_recipes(folder, options)
         runs = {"dtrain": [], "peer": []}
         for _ in range(options.repeats):
-            runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options.threads))
-            runs["peer"].append(run([sys.executable, str(ROOT / "bench" / "peer.py"), str(folder / "peer.json")], options.threads, {}))
+            runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options))
+            runs["peer"].append(run_peer(folder, options))
         result = {name: figures(each) for name, each in runs.items()}
         result["ceiling_gflops"] = gflops(options.threads, options.precision)
     ours, theirs = result["dtrain"], result["peer"]
-    print(f"{options.model.name}, {options.precision}, {options.batch} x {options.max_length}, {options.threads} threads, "
+    print(f"{options.model.name}, {options.precision}, {options.batch} x {options.max_length}{', both padded' if options.padded else ''}, "
+          f"{options.ranks} x {options.threads // options.ranks} threads, "
           f"{options.repeats} x {options.steps} steps, A B A B; products reach {result['ceiling_gflops']:.0f} GFLOP/s here")
     print(f"{'':34}{'dtrain':>22}{'Trainer':>22}{'ratio':>8}")
 
@@ -135,7 +146,7 @@ def main():
         "{:.2f} ({:.2f}-{:.2f})".format(*ours["step"]), "{:.2f} ({:.2f}-{:.2f})".format(*theirs["step"]))
     row("seconds to the end of step 1", ours["first"], theirs["first"], f"{ours['first']:.2f}", f"{theirs['first']:.2f}")
     row("evaluation, reviews per second", 1 / ours["eval"], 1 / theirs["eval"], f"{ours['eval']:.1f}", f"{theirs['eval']:.1f}")
-    row("peak memory, GB", ours["peak"], theirs["peak"], f"{ours['peak'] / 1e9:.2f}", f"{theirs['peak'] / 1e9:.2f}")
+    row("peak memory of a rank, GB", ours["peak"], theirs["peak"], f"{ours['peak'] / 1e9:.2f}", f"{theirs['peak'] / 1e9:.2f}")
     row("seconds in all", ours["wall"], theirs["wall"], f"{ours['wall']:.1f}", f"{theirs['wall']:.1f}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -21,10 +21,12 @@ torch.set_num_threads(recipe["threads"])
 
 class PrintEachStep(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        print(f"bench step {state.global_step}", flush=True)
+        if state.is_world_process_zero:
+            print(f"bench step {state.global_step}", flush=True)
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        print("bench eval " + json.dumps(metrics), flush=True)
+        if state.is_world_process_zero:
+            print("bench eval " + json.dumps(metrics), flush=True)
 
 
 def compute_metrics(prediction):

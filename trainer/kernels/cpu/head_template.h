@@ -1,7 +1,8 @@
 // The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set. Included by one source file
-// per instruction set, inside that file's own namespace; it must include nothing and define no inline function that
-// another file could share. `Lanes` provides: Vector of kFloats floats, kTileRows (rows of a tile of products), and
-// zero, load, store, broadcast, multiply_add(a, b, c) = a b + c, multiply, subtract, add, maximum, exponential.
+// per instruction set (all of x86), inside that file's own namespace; it must include nothing and define no inline
+// function that another file could share. `Lanes` provides: Vector of kFloats floats, kTileRows (rows of a tile of
+// products), and zero, load, store, broadcast, multiply_add(a, b, c) = a b + c, multiply, subtract, add, maximum,
+// exponential.
 
 static constexpr std::int64_t kBlock = 24;  // queries worked on together: their scores stay in the first-level cache
 
@@ -77,14 +78,48 @@ static void multiply_matrices(const Product& p) {
   if (column < p.columns) panel<Lanes, 1>(p, column);
 }
 
-// [columns, rows of `from`] with `padded` places a row, times `scale`; the padding is 0.
+// Eight rows of eight floats become eight columns, times `scale`.
+static inline __attribute__((always_inline)) void transpose_square(const float* from, std::int64_t from_row,
+                                                                   __m256 scale, float* to, std::int64_t to_row) {
+  __m256 row[8];
+  __m256 pair[8];
+  __m256 quad[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) row[i] = _mm256_mul_ps(_mm256_loadu_ps(from + i * from_row), scale);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    pair[2 * i] = _mm256_unpacklo_ps(row[2 * i], row[2 * i + 1]);
+    pair[2 * i + 1] = _mm256_unpackhi_ps(row[2 * i], row[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const __m256* in = pair + 4 * half;
+    quad[4 * half] = _mm256_shuffle_ps(in[0], in[2], 0x44);
+    quad[4 * half + 1] = _mm256_shuffle_ps(in[0], in[2], 0xEE);
+    quad[4 * half + 2] = _mm256_shuffle_ps(in[1], in[3], 0x44);
+    quad[4 * half + 3] = _mm256_shuffle_ps(in[1], in[3], 0xEE);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(to + i * to_row, _mm256_permute2f128_ps(quad[i], quad[4 + i], 0x20));
+    _mm256_storeu_ps(to + (4 + i) * to_row, _mm256_permute2f128_ps(quad[i], quad[4 + i], 0x31));
+  }
+}
+
+// [columns, rows of `from`] with `padded` places a row, times `scale`; the padding is 0. `columns`: a multiple of 8.
 static void transpose(ConstRows from, std::int64_t rows, std::int64_t columns, float scale, float* to,
                       std::int64_t padded) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < columns; ++c) to[c * padded + r] = from.data[r * from.stride + c] * scale;
+  const __m256 factor = _mm256_set1_ps(scale);
+  std::int64_t r = 0;
+  for (; r + 8 <= rows; r += 8) {
+    for (std::int64_t c = 0; c < columns; c += 8) {
+      transpose_square(from.data + r * from.stride + c, from.stride, factor, to + c * padded + r, padded);
+    }
   }
   for (std::int64_t c = 0; c < columns; ++c) {
-    for (std::int64_t r = rows; r < padded; ++r) to[c * padded + r] = 0;
+    for (std::int64_t rest = r; rest < padded; ++rest) {
+      to[c * padded + rest] = rest < rows ? from.data[rest * from.stride + c] * scale : 0;
+    }
   }
 }
 
@@ -138,8 +173,9 @@ static void block_scores(const HeadInputs& in, const QueryBlock& block, const fl
   }
 }
 
+// Exponentials in place of scores; the division by their sum is left to the rows of the result, which are shorter.
 template <class Lanes>
-static void softmax_row(float* row, std::int64_t padded, float* moments) {
+static void exponential_row(float* row, std::int64_t padded, float* moments) {
   auto largest = Lanes::load(row);
   for (std::int64_t j = Lanes::kFloats; j < padded; j += Lanes::kFloats) {
     largest = Lanes::maximum(largest, Lanes::load(row + j));
@@ -152,16 +188,11 @@ static void softmax_row(float* row, std::int64_t padded, float* moments) {
     Lanes::store(row + j, value);
     sum = Lanes::add(sum, value);
   }
-  const float inverse = 1.0F / combine_lanes<Lanes>(sum, [](float a, float b) { return a + b; });
-  const auto factor = Lanes::broadcast(inverse);
-  for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
-    Lanes::store(row + j, Lanes::multiply(Lanes::load(row + j), factor));
-  }
   moments[0] = maximum;
-  moments[1] = inverse;
+  moments[1] = 1.0F / combine_lanes<Lanes>(sum, [](float a, float b) { return a + b; });
 }
 
-// The same probabilities from the moments.
+// The probabilities from the moments.
 template <class Lanes>
 static void softmax_again(float* row, std::int64_t padded, const float* moments) {
   const auto subtracted = Lanes::broadcast(moments[0]);
@@ -185,7 +216,7 @@ static void head_forward(const HeadInputs& in, Rows out, float* moments, float* 
     const QueryBlock block = query_block<Lanes>(in, first);
     block_scores<Lanes>(in, block, keys_t, padded, scores);
     for (std::int64_t i = 0; i < block.count; ++i) {
-      softmax_row<Lanes>(scores + i * padded, block.padded, moments + 2 * (first + i));
+      exponential_row<Lanes>(scores + i * padded, block.padded, moments + 2 * (first + i));
       if (in.drops) {
         draw.row = in.first_row + static_cast<std::uint32_t>(first + i);
         row_kernels().attention(draw, scores + i * padded, in.first_key, keys_seen(in, first + i));
@@ -193,6 +224,13 @@ static void head_forward(const HeadInputs& in, Rows out, float* moments, float* 
     }
     multiply_matrices<Lanes>({block.count, in.head_size, block.seen, scores, padded, 1, values, in.head_size,
                               out.data + first * out.stride, out.stride, false});
+    for (std::int64_t i = 0; i < block.count; ++i) {
+      float* row = out.data + (first + i) * out.stride;
+      const auto factor = Lanes::broadcast(moments[2 * (first + i) + 1]);
+      for (std::int64_t c = 0; c < in.head_size; c += Lanes::kFloats) {
+        Lanes::store(row + c, Lanes::multiply(Lanes::load(row + c), factor));
+      }
+    }
   }
 }
 
