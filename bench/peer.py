@@ -35,7 +35,7 @@ def compute_metrics(prediction):
 
 tokenizer = transformers.AutoTokenizer.from_pretrained(recipe["tokenizer"])
 if tokenizer.pad_token is None:
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = tokenizer.eos_token or "<|endoftext|>"  # GPT-2; a bare tokenizer.json names no roles
 if recipe["random_init"]:
     config = transformers.AutoConfig.from_pretrained(recipe["model"], num_labels=2)
     config.pad_token_id = tokenizer.pad_token_id
