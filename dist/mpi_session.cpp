@@ -96,14 +96,15 @@ void pmix_abort(int code) {
 LaunchedBy launched_by(const std::function<std::string(const char*)>& get) {
   LaunchedBy result;
   if (const std::string size = get("OMPI_COMM_WORLD_SIZE"); !size.empty()) {
-    result = {true, to_number(size), "mpirun"};
+    result = {true, to_number(size), "mpirun", true};
   } else if (const std::string tasks = get("SLURM_STEP_NUM_TASKS"); !tasks.empty() && !get("SLURM_PROCID").empty()) {
     // One task is a plain process, often the shell of an interactive allocation.
-    result = {to_number(tasks) > 1, to_number(tasks), "srun"};
+    result = {to_number(tasks) > 1, to_number(tasks), "srun",
+              !get("PMIX_RANK").empty() || !get("PMI_RANK").empty() || !get("PMI_FD").empty()};
   } else if (const std::string pmi_size = get("PMI_SIZE"); !pmi_size.empty()) {
-    result = {true, to_number(pmi_size), "mpiexec"};
+    result = {true, to_number(pmi_size), "mpiexec", true};
   } else if (!get("PMIX_RANK").empty()) {
-    result = {true, 0, "mpiexec"};
+    result = {true, 0, "mpiexec", true};
   }
   return result;
 }
@@ -122,6 +123,12 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   if (!s.launched.mpi) {
     s.host = std::make_unique<SingleHostComm>();
     return;
+  }
+  if (!s.launched.connects) {
+    // MPI_Init would print twenty lines in every process. One process speaks for all.
+    if (environment("SLURM_PROCID") != "0") throw PeerFailed(ExitCode::kUsage);
+    throw usage_error(fmt::format("srun started {} processes but offers MPI no way to connect them", s.launched.size),
+                      "start with `srun --mpi=pmix` (see `srun --mpi=list`), or with mpirun");
   }
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");

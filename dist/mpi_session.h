@@ -65,6 +65,7 @@ struct LaunchedBy {
   bool mpi = false;      // whether MPI must be started
   int size = 0;          // number of processes the launcher says it started; 0 when it does not say
   std::string launcher;  // "mpirun", "srun", "mpiexec" or ""
+  bool connects = true;  // false: the launcher offers MPI no way to connect the processes (srun --mpi=none)
 };
 [[nodiscard]] LaunchedBy launched_by(const std::function<std::string(const char*)>& get);
 

@@ -152,7 +152,7 @@ Options
 Examples
   dtrain imdb.toml                                     one process: one GPU, or the CPU
   mpirun -np 4 dtrain imdb.toml                        four ranks on this machine, one GPU each
-  srun --ntasks-per-node=8 dtrain imdb.toml            one rank per GPU on all nodes of a Slurm job
+  srun --mpi=pmix dtrain imdb.toml                     the ranks of a Slurm job, one per GPU
   dtrain imdb.toml --set training.learning_rate=1e-4 --set training.output_dir=results/b
   dtrain imdb.toml --set training.resume_from_checkpoint=latest
 

@@ -69,7 +69,9 @@ TEST(LaunchedBy, KnowsTheLaunchers) {
       << "a batch script is no step";
   EXPECT_FALSE(launched_with({{"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_PROCID", "0"}, {"PMIX_RANK", "0"}}).mpi)
       << "a shell in an allocation";
-  const LaunchedBy srun = launched_with({{"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_PROCID", "3"}});
+  const LaunchedBy srun = launched_with({{"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_PROCID", "3"}, {"PMIX_RANK", "3"}});
+  EXPECT_TRUE(srun.connects);
+  EXPECT_FALSE(launched_with({{"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_PROCID", "3"}}).connects) << "srun --mpi=none";
   EXPECT_TRUE(srun.mpi);
   EXPECT_EQ(srun.size, 8);
   EXPECT_EQ(srun.launcher, "srun");
