@@ -55,8 +55,8 @@ class HeadLoop : public torch::CustomClassHolder {
       key_ = keys.key.philox();
     }
     for (const TokenSpan& span : layout_->spans) longest_ = std::max(longest_, span.count);
-    if (options.causal && queries_ == layout_) causal_ = causal_mask(longest_);
     if (head_size_ % kHeadSizeUnit == 0) kernels_ = cpu::head_kernels();
+    if (kernels_ == nullptr && options.causal && queries_ == layout_) causal_ = causal_mask(longest_);
   }
 
   // One head of one example: the tokens that look and those they look at.

@@ -83,8 +83,7 @@ at::Tensor rows_of(const TokenLayout& layout, const std::vector<std::int64_t>& p
   auto* row = rows.mutable_data_ptr<std::int64_t>();
   for (std::size_t b = 0; b < positions.size(); ++b) {
     const TokenSpan& span = layout.spans[b];
-    DTRAIN_CHECK(positions[b] >= span.first && positions[b] < span.first + span.count,
-                 "position {} of example {} is padding", positions[b], b);
+    DTRAIN_CHECK(span.holds(positions[b]), "position {} of example {} is padding", positions[b], b);
     row[b] = span.row + positions[b] - span.first;
   }
   return rows;

@@ -20,6 +20,8 @@ struct TokenSpan {
   std::int64_t first = 0;
   std::int64_t count = 0;
   at::Tensor holes;  // [count] float32, 0 or -infinity, when padding lies between real tokens; else undefined
+
+  [[nodiscard]] bool holds(std::int64_t at) const { return at >= first && at < first + count; }
 };
 
 struct TokenLayout {

@@ -22,8 +22,7 @@ constexpr std::uint32_t kSitesPerBlock = 3;
 // Whether all positions lie in the spans of their examples.
 bool reads_spans(const TokenLayout& layout, const std::vector<std::int64_t>& positions) {
   for (std::size_t b = 0; b < positions.size(); ++b) {
-    const TokenSpan& span = layout.spans[b];
-    if (positions[b] < span.first || positions[b] >= span.first + span.count) return false;
+    if (!layout.spans[b].holds(positions[b])) return false;
   }
   return true;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -45,11 +46,6 @@ class BlockCache final : public c10::Allocator {
   [[nodiscard]] c10::DeleterFnPtr raw_deleter() const override { return &BlockCache::give_back; }
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
 
-  BlockCacheUse use() {
-    const std::lock_guard lock(mutex_);
-    return use_;
-  }
-
  private:
   static void give_back(void* data) {
     if (data == nullptr) return;
@@ -63,8 +59,8 @@ class BlockCache final : public c10::Allocator {
     const auto found = sizes_.find(data);
     if (found == sizes_.end()) return false;
     free_.emplace(found->second, data);
-    use_.live_bytes -= static_cast<std::int64_t>(found->second);
-    use_.cached_bytes += static_cast<std::int64_t>(found->second);
+    live_bytes_ -= static_cast<std::int64_t>(found->second);
+    cached_bytes_ += static_cast<std::int64_t>(found->second);
     return true;
   }
 
@@ -77,7 +73,7 @@ class BlockCache final : public c10::Allocator {
         // Equal keys are in order of insertion: the last one is the one freed last.
         const auto last = std::prev(free_.upper_bound(fits->first));
         void* data = last->second;
-        use_.cached_bytes -= static_cast<std::int64_t>(last->first);
+        cached_bytes_ -= static_cast<std::int64_t>(last->first);
         add_live(static_cast<std::int64_t>(last->first));
         free_.erase(last);
         return data;
@@ -89,7 +85,7 @@ class BlockCache final : public c10::Allocator {
     void* data = nullptr;
     if (::posix_memalign(&data, alignment, bytes) != 0) {
       const std::lock_guard lock(mutex_);
-      use_.live_bytes -= size;
+      live_bytes_ -= size;
       throw std::bad_alloc();
     }
     if (bytes >= kHugePage) ::madvise(data, bytes, MADV_HUGEPAGE);  // a wish: it costs nothing when refused
@@ -99,16 +95,16 @@ class BlockCache final : public c10::Allocator {
   }
 
   void add_live(std::int64_t bytes) {
-    use_.live_bytes += bytes;
-    use_.peak_live_bytes = std::max(use_.peak_live_bytes, use_.live_bytes);
+    live_bytes_ += bytes;
+    peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
   }
 
   // Largest blocks first. The caller holds the lock.
   void release_surplus() {
-    const auto limit = static_cast<std::int64_t>(kSlack * static_cast<double>(use_.peak_live_bytes));
-    while (!free_.empty() && use_.live_bytes + use_.cached_bytes > limit) {
+    const auto limit = static_cast<std::int64_t>(kSlack * static_cast<double>(peak_live_bytes_));
+    while (!free_.empty() && live_bytes_ + cached_bytes_ > limit) {
       const auto largest = std::prev(free_.end());
-      use_.cached_bytes -= static_cast<std::int64_t>(largest->first);
+      cached_bytes_ -= static_cast<std::int64_t>(largest->first);
       sizes_.erase(largest->second);
       std::free(largest->second);
       free_.erase(largest);
@@ -118,7 +114,9 @@ class BlockCache final : public c10::Allocator {
   std::mutex mutex_;                              // guards all that follows
   std::multimap<std::size_t, void*> free_;        // by size
   std::unordered_map<void*, std::size_t> sizes_;  // of all blocks, live and free
-  BlockCacheUse use_;
+  std::int64_t live_bytes_ = 0;                   // in tensors
+  std::int64_t cached_bytes_ = 0;                 // free, kept
+  std::int64_t peak_live_bytes_ = 0;
 };
 
 BlockCache& cache() {
@@ -132,7 +130,5 @@ void use_block_cache() {
   constexpr std::uint8_t kAboveDefault = 100;
   c10::SetCPUAllocator(&cache(), kAboveDefault);
 }
-
-BlockCacheUse block_cache_use() { return cache().use(); }
 
 }  // namespace dtrain::cpu

@@ -6,18 +6,9 @@
 // MiB and more are on huge pages where the kernel grants them. Thread-safe.
 #pragma once
 
-#include <cstdint>
-
 namespace dtrain::cpu {
 
 // Installs the cache for all tensors made from now on. Idempotent.
 void use_block_cache();
-
-struct BlockCacheUse {
-  std::int64_t live_bytes = 0;    // in tensors
-  std::int64_t cached_bytes = 0;  // free, kept
-  std::int64_t peak_live_bytes = 0;
-};
-[[nodiscard]] BlockCacheUse block_cache_use();
 
 }  // namespace dtrain::cpu

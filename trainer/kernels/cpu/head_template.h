@@ -1,12 +1,25 @@
 // The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set. Included by one source file
 // per instruction set (all of x86), inside that file's own namespace; it must include nothing and define no inline
 // function that another file could share. `Lanes` provides: Vector of kFloats floats, kTileRows (rows of a tile of
-// products), and zero, load, store, broadcast, multiply_add(a, b, c) = a b + c, multiply, subtract, add, maximum,
-// exponential.
-
-static constexpr std::int64_t kBlock = 24;  // queries worked on together: their scores stay in the first-level cache
+// products), and zero, load, store, broadcast, multiply, subtract, add, maximum, multiply_add(a, b, c) = a b + c,
+// subtract_product(a, b, c) = c - a b, nearest(x) (whole numbers), power_of_two(n) for whole n from -126 on, and
+// zero_below(x, limit, value) = x < limit ? 0 : value, which is `value` where x is NaN.
 
 static std::int64_t round_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+// exp(x) for x <= 0, to about one unit in the last place; 0 below -87. x = n ln 2 + r with |r| <= ln 2 / 2 (Cody and
+// Waite's two parts of ln 2), exp(r) by the Taylor polynomial of degree 7. NaN stays NaN.
+template <class Lanes>
+static inline __attribute__((always_inline)) typename Lanes::Vector exponential(typename Lanes::Vector x) {
+  const auto n = Lanes::nearest(Lanes::multiply(x, Lanes::broadcast(1.44269504088896341F)));
+  auto r = Lanes::subtract_product(n, Lanes::broadcast(0.693359375F), x);
+  r = Lanes::subtract_product(n, Lanes::broadcast(-2.12194440e-4F), r);
+  constexpr float kTaylor[] = {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F};
+  auto y = Lanes::broadcast(1.0F / 5040);
+#pragma GCC unroll 7
+  for (const float coefficient : kTaylor) y = Lanes::multiply_add(y, r, Lanes::broadcast(coefficient));
+  return Lanes::zero_below(x, Lanes::broadcast(-87.0F), Lanes::multiply(y, Lanes::power_of_two(n)));
+}
 
 // A tile of C = A B (+ C): kM rows, kN vectors of columns. A's element (m, k) is at a[m * a_row + k * a_column].
 template <class Lanes, int kM, int kN>
@@ -147,7 +160,7 @@ struct QueryBlock {
 
 template <class Lanes>
 static QueryBlock query_block(const HeadInputs& in, std::int64_t first) {
-  QueryBlock block{first, in.queries - first < kBlock ? in.queries - first : kBlock, in.keys, 0};
+  QueryBlock block{first, in.queries - first < kHeadQueries ? in.queries - first : kHeadQueries, in.keys, 0};
   if (in.causal) block.seen = in.keys - in.queries + first + block.count;
   block.padded = round_up(block.seen, 2 * Lanes::kFloats);
   return block;
@@ -184,7 +197,7 @@ static void exponential_row(float* row, std::int64_t padded, float* moments) {
   const auto subtracted = Lanes::broadcast(maximum);
   auto sum = Lanes::zero();
   for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
-    const auto value = Lanes::exponential(Lanes::subtract(Lanes::load(row + j), subtracted));
+    const auto value = exponential<Lanes>(Lanes::subtract(Lanes::load(row + j), subtracted));
     Lanes::store(row + j, value);
     sum = Lanes::add(sum, value);
   }
@@ -198,7 +211,7 @@ static void softmax_again(float* row, std::int64_t padded, const float* moments)
   const auto subtracted = Lanes::broadcast(moments[0]);
   const auto factor = Lanes::broadcast(moments[1]);
   for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
-    const auto value = Lanes::exponential(Lanes::subtract(Lanes::load(row + j), subtracted));
+    const auto value = exponential<Lanes>(Lanes::subtract(Lanes::load(row + j), subtracted));
     Lanes::store(row + j, Lanes::multiply(value, factor));
   }
 }
@@ -212,7 +225,7 @@ static void head_forward(const HeadInputs& in, Rows out, float* moments, float* 
   transpose(in.k, in.keys, in.head_size, in.scale, keys_t, padded);
   copy_rows(in.v, in.keys, in.head_size, 1, {values, in.head_size});
   RowDraw draw = in.drop;
-  for (std::int64_t first = 0; first < in.queries; first += kBlock) {
+  for (std::int64_t first = 0; first < in.queries; first += kHeadQueries) {
     const QueryBlock block = query_block<Lanes>(in, first);
     block_scores<Lanes>(in, block, keys_t, padded, scores);
     for (std::int64_t i = 0; i < block.count; ++i) {
@@ -244,13 +257,13 @@ static void head_backward(const HeadInputs& in, const HeadGradients& grad, float
   float* key_sums = keys + area;
   float* value_sums = key_sums + area;
   float* p = value_sums + area;
-  float* g = p + kBlock * padded;
+  float* g = p + kHeadQueries * padded;
   transpose(in.k, in.keys, in.head_size, in.scale, keys_t, padded);
   transpose(in.v, in.keys, in.head_size, 1, values_t, padded);
   copy_rows(in.k, in.keys, in.head_size, in.scale, {keys, in.head_size});
   for (std::int64_t i = 0; i < 2 * area; ++i) key_sums[i] = 0;
   RowDraw draw = in.drop;
-  for (std::int64_t first = 0; first < in.queries; first += kBlock) {
+  for (std::int64_t first = 0; first < in.queries; first += kHeadQueries) {
     const QueryBlock block = query_block<Lanes>(in, first);
     const float* dout = grad.dout.data + first * grad.dout.stride;
     const float* out = grad.out.data + first * grad.out.stride;

@@ -19,8 +19,7 @@ const Available& available() {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
       found.kernels[found.count++] = avx2_head_kernels();
     }
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
+    if (cpu_has_avx512()) {
       found.kernels[found.count++] = avx512_head_kernels();
     }
 #endif
@@ -33,9 +32,8 @@ const Available& available() {
 
 std::int64_t head_scratch(std::int64_t keys, std::int64_t head_size) {
   constexpr std::int64_t kWidest = 32;  // floats of two vectors
-  constexpr std::int64_t kQueries = 24;
   const std::int64_t padded = (keys + kWidest - 1) / kWidest * kWidest;
-  return 2 * head_size * padded + 3 * head_size * keys + 2 * kQueries * padded;
+  return 2 * head_size * padded + 3 * head_size * keys + 2 * kHeadQueries * padded;
 }
 
 const HeadKernels* head_kernels() {

@@ -58,6 +58,9 @@ struct HeadKernels {
   HeadBackward backward;
 };
 
+// Queries worked on together: their scores stay in the first-level cache.
+constexpr std::int64_t kHeadQueries = 24;
+
 // Floats of scratch for either pass.
 std::int64_t head_scratch(std::int64_t keys, std::int64_t head_size);
 

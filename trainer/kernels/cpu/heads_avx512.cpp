@@ -1,4 +1,4 @@
-// Attention for AVX-512; see rows_avx2.cpp about the pragma and heads_avx2.cpp about the exponential.
+// Attention for AVX-512; see rows_avx2.cpp about the pragma.
 #include "trainer/kernels/cpu/heads.h"
 
 #if defined(__x86_64__)
@@ -23,23 +23,13 @@ struct Avx512 {
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
   static Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
-
-  static Vector exponential(Vector x) {
-    const Vector n = _mm512_roundscale_ps(_mm512_mul_ps(x, broadcast(1.44269504088896341F)),
-                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    Vector r = _mm512_fnmadd_ps(n, broadcast(0.693359375F), x);
-    r = _mm512_fnmadd_ps(n, broadcast(-2.12194440e-4F), r);
-    Vector y = broadcast(1.0F / 5040);
-    y = _mm512_fmadd_ps(y, r, broadcast(1.0F / 720));
-    y = _mm512_fmadd_ps(y, r, broadcast(1.0F / 120));
-    y = _mm512_fmadd_ps(y, r, broadcast(1.0F / 24));
-    y = _mm512_fmadd_ps(y, r, broadcast(1.0F / 6));
-    y = _mm512_fmadd_ps(y, r, broadcast(0.5F));
-    y = _mm512_fmadd_ps(y, r, broadcast(1.0F));
-    y = _mm512_fmadd_ps(y, r, broadcast(1.0F));
-    const __m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
-    const __mmask16 visible = _mm512_cmp_ps_mask(x, broadcast(-87.0F), _CMP_NLT_UQ);
-    return _mm512_maskz_mul_ps(visible, y, _mm512_castsi512_ps(power));
+  static Vector subtract_product(Vector a, Vector b, Vector c) { return _mm512_fnmadd_ps(a, b, c); }
+  static Vector nearest(Vector x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Vector power_of_two(Vector n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+  }
+  static Vector zero_below(Vector x, Vector limit, Vector value) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
   }
 };
 

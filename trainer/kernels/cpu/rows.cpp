@@ -80,8 +80,7 @@ const Available& available() {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
       found.kernels[found.count++] = avx2_row_kernels();
     }
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
+    if (cpu_has_avx512()) {
       found.kernels[found.count++] = avx512_row_kernels();
     }
 #endif
@@ -103,6 +102,15 @@ const RowKernels& generic_row_kernels() {
                                        attention_row,
                                        attention_grad_row};
   return kKernels;
+}
+
+bool cpu_has_avx512() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return false;
+#endif
 }
 
 const RowKernels& row_kernels() { return *available().kernels[available().count - 1]; }

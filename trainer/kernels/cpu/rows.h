@@ -43,6 +43,9 @@ const RowKernels& generic_row_kernels();
 const RowKernels* avx2_row_kernels();  // nullptr when the program was built for another architecture
 const RowKernels* avx512_row_kernels();
 
+// Whether this machine can run what the AVX-512 files are compiled for (F, BW, DQ, VL).
+bool cpu_has_avx512();
+
 // The fastest that this machine can run; chosen once.
 const RowKernels& row_kernels();
 
