@@ -147,6 +147,8 @@ TEST(Attention, PackedEqualsPadded) {
 }
 
 // One head, its inputs and what the kernels make of them.
+constexpr double kFloatUnit = 5.97e-8;  // half of the distance from 1 to the next float32
+
 struct OneHead {
   at::Tensor q, k, v, dout;  // [queries or keys, head size], rows of a wider tensor
   at::Tensor holes;
@@ -229,19 +231,28 @@ TEST(HeadKernels, EqualThePlainFormula) {
           const at::Tensor out = scores.softmax(1).mul(mask).matmul(v);
           out.backward(head.dout.to(at::kDouble));
 
+          // A sum in float32 is wrong relative to its terms, not to what remains of them (the gradient of the scores is
+          // a difference of two such sums), and a probability relative to the terms of its score.
+          const at::Tensor probabilities = scores.softmax(1).detach();
+          const at::Tensor kept = probabilities.mul(mask);
+          const at::Tensor dout_abs = head.dout.to(at::kDouble).abs();
+          const at::Tensor dkept = kept.mul(dout_abs.matmul(v.detach().abs().t()));
+          const at::Tensor dscores = dkept.add(probabilities.mul(dkept.sum(1, true))).mul(0.3);
+          const double score = q.detach().abs().matmul(k.detach().abs().t()).max().item<double>() * 0.3;
+
           for (std::size_t i = 0; i < count; ++i) {
             head.run(*kernels[i], causal, p);
-            const auto near = [&](const at::Tensor& got, const at::Tensor& expected, const char* what) {
-              // Sums in float32 round relative to their terms, not to what remains of them.
-              const double scale = 1 + expected.abs().max().item<double>();
-              EXPECT_LT(got.to(at::kDouble).sub(expected).abs().max().item<double>(), 2e-6 * scale)
+            const auto near = [&](const at::Tensor& got, const at::Tensor& expected, const at::Tensor& terms,
+                                  const char* what) {
+              const double tolerance = kFloatUnit * (16 + 8 * score) * terms.max().item<double>();
+              EXPECT_LE(got.to(at::kDouble).sub(expected).abs().max().item<double>(), tolerance)
                   << kernels[i]->name << " " << what << " " << queries << " x " << keys << " x " << size << " causal "
                   << causal << " dropout " << p;
             };
-            near(head.out, out, "out");
-            near(head.dq, q.grad(), "dq");
-            near(head.dk, k.grad(), "dk");
-            near(head.dv, v.grad(), "dv");
+            near(head.out, out, kept.matmul(v.detach().abs()), "out");
+            near(head.dq, q.grad(), dscores.matmul(k.detach().abs()), "dq");
+            near(head.dk, k.grad(), dscores.t().matmul(q.detach().abs()), "dk");
+            near(head.dv, v.grad(), kept.t().matmul(dout_abs), "dv");
           }
         }
       }
