@@ -8,9 +8,7 @@
 #include <functional>
 #include <vector>
 
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
@@ -18,6 +16,7 @@
 #include "core/clock.h"
 #include "trainer/kernels/attention.h"
 #include "trainer/kernels/cpu/block_cache.h"
+#include "trainer/kernels/dense.h"
 #include "trainer/kernels/dropout.h"
 
 namespace {
@@ -75,9 +74,12 @@ int main(int argc, char** argv) {
     const at::Tensor weight = leaf({out, in});
     const at::Tensor bias = leaf({out});
     measure(fmt::format("linear {} x {} -> {}", tokens, in, out).c_str(), 2.0 * static_cast<double>(tokens * in * out),
-            2, {input, weight, bias}, [=] { return at::linear(input, weight, bias); });
+            2, {input, weight, bias}, [=] {
+              return dense(input, {{weight, bias}}, WeightOrder::kOutIn);
+            });
   };
   product(hidden, hidden);
+  product(hidden, 3 * hidden);
   product(hidden, inner);
   product(inner, hidden);
 
@@ -102,7 +104,11 @@ int main(int argc, char** argv) {
   const at::Tensor bias = leaf({hidden});
   measure("dropout + residual", 0, 0, {rows}, [&] { return counter_dropout_add(rows, rows, 0.1, keys, 1); });
   measure("layer norm", 0, 0, {rows, weight, bias}, [&] { return at::layer_norm(rows, {hidden}, weight, bias, 1e-5); });
-  measure("GELU (erf)", 0, 0, {wide}, [&] { return at::gelu(wide); });
-  measure("GELU (tanh)", 0, 0, {wide}, [&] { return at::gelu(wide, "tanh"); });
+  for (const bool tanh : {false, true}) {
+    const DensePart part{leaf({inner, hidden}), leaf({inner})};
+    measure(fmt::format("linear {} x {} -> {}, GELU ({})", tokens, hidden, inner, tanh ? "tanh" : "erf").c_str(),
+            2.0 * static_cast<double>(tokens * hidden * inner), 2, {x, part.weight, part.bias},
+            [&] { return dense_gelu(x, part, WeightOrder::kOutIn, tanh); });
+  }
   return 0;
 }

@@ -73,9 +73,11 @@ class HeadLoop : public torch::CustomClassHolder {
   // Calls body(head, scratch) for every head of every example.
   template <class Body>
   void run_kernels(const Body& body) const {
-    cpu::parallel_for(layout_->batch * options_.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> scratch(static_cast<std::size_t>(cpu::head_scratch(longest_, head_size_)));
-      for (std::int64_t i = begin; i < end; ++i) body(head_of(i), scratch.data());
+    const auto needed = static_cast<std::size_t>(cpu::head_scratch(longest_, head_size_));
+    cpu::parallel_tasks(layout_->batch * options_.num_heads, [&](std::int64_t task) {
+      static thread_local std::vector<float> scratch;
+      if (scratch.size() < needed) scratch.resize(needed);
+      body(head_of(task), scratch.data());
     });
   }
 
@@ -163,19 +165,21 @@ class HeadLoop : public torch::CustomClassHolder {
     return {{key_[0], key_[1]}, 0, slot, options_.site, threshold_, scale};
   }
 
-  // Zeros where a row may belong to no span.
-  [[nodiscard]] at::Tensor make_like(const at::Tensor& rows, const TokenLayout& layout) const {
-    const bool all = std::all_of(layout.spans.begin(), layout.spans.end(),
-                                 [&](const TokenSpan& span) { return layout.packed || span.count == layout.length; });
-    return all ? at::empty(rows.sizes(), at::kFloat) : at::zeros(rows.sizes(), at::kFloat);
-  }
-  [[nodiscard]] at::Tensor make_queries(const at::Tensor& q) const { return make_like(q, *queries_); }
-  // Keys after a single causal query get no gradient.
-  [[nodiscard]] at::Tensor make_keys(const at::Tensor& k) const {
-    return options_.causal && queries_ != layout_ ? at::zeros(k.sizes(), at::kFloat) : make_like(k, *layout_);
+  [[nodiscard]] at::Tensor make_queries(const at::Tensor& q) const { return make(q.size(0), q.size(1), *queries_); }
+  // [rows of k, parts * width]. Keys after a single causal query get no gradient.
+  [[nodiscard]] at::Tensor make_gradients(const at::Tensor& k, std::int64_t parts) const {
+    return options_.causal && queries_ != layout_ ? at::zeros({k.size(0), parts * k.size(1)}, at::kFloat)
+                                                  : make(k.size(0), parts * k.size(1), *layout_);
   }
 
  private:
+  // Zeros where a row may belong to no span.
+  static at::Tensor make(std::int64_t rows, std::int64_t columns, const TokenLayout& layout) {
+    const bool all = std::all_of(layout.spans.begin(), layout.spans.end(),
+                                 [&](const TokenSpan& span) { return layout.packed || span.count == layout.length; });
+    return all ? at::empty({rows, columns}, at::kFloat) : at::zeros({rows, columns}, at::kFloat);
+  }
+
   TokenLayoutPtr layout_;
   TokenLayoutPtr queries_;
   AttentionOptions options_;
@@ -229,9 +233,13 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& k = saved[1];
     const at::Tensor& v = saved[2];
     const at::Tensor dout = gradients[0].contiguous();
-    const at::Tensor dq = loop->make_queries(q);
-    const at::Tensor dk = loop->make_keys(k);
-    const at::Tensor dv = loop->make_keys(v);
+    // Side by side, as split_columns() likes them: with q where the queries are all tokens.
+    const bool joined = q.size(0) == k.size(0);
+    const at::Tensor together = loop->make_gradients(k, joined ? 3 : 2);
+    const std::vector<at::Tensor> parts = together.chunk(joined ? 3 : 2, 1);
+    const at::Tensor dq = joined ? parts[0] : loop->make_queries(q);
+    const at::Tensor& dk = parts[parts.size() - 2];
+    const at::Tensor& dv = parts.back();
     if (loop->kernels() != nullptr) {
       loop->run_kernels([&](const HeadLoop::Head& head, float* scratch) {
         const cpu::HeadGradients pass{loop->const_rows(saved[3], head.head, head.queries),

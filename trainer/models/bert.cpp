@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
@@ -33,12 +34,11 @@ class Embeddings : public torch::nn::Module {
 
   // `ids` and `types` are [batch, length]; the result is [rows, hidden].
   at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context) const {
+    const TokenLayout& layout = *context.layout;
     // Without token types all are 0: one row for all tokens.
-    const at::Tensor of_types =
-        types_->forward(types.defined() ? token_values(*context.layout, types) : at::zeros({1}, ids.options()));
-    const at::Tensor sum = words_->forward(token_values(*context.layout, ids))
-                               .add(of_types)
-                               .add(positions_->forward(token_positions(*context.layout, ids.device())));
+    const at::Tensor of_types = types.defined() ? token_values(layout, types) : at::zeros({1}, ids.options());
+    const at::Tensor sum = embedding_sum({words_->lookup(token_values(layout, ids)), types_->lookup(of_types),
+                                          positions_->lookup(token_positions(layout, ids.device()))});
     return counter_dropout(norm_->forward(sum), dropout_, context.keys, 0);
   }
 
@@ -66,8 +66,15 @@ class SelfAttention : public torch::nn::Module {
                      const ReadTokens* read, std::uint32_t site) const {
     AttentionOptions options = options_;
     options.site = site;
-    return attention(query_->forward(queries), key_->forward(hidden), value_->forward(hidden), context.layout,
-                     context.mask, options, context.keys, read == nullptr ? nullptr : read->context.layout);
+    if (read == nullptr) {
+      const std::vector<at::Tensor> parts =
+          split_columns(dense(hidden, {query_->part(), key_->part(), value_->part()}, WeightOrder::kOutIn), 3);
+      return attention(parts[0], parts[1], parts[2], context.layout, context.mask, options, context.keys);
+    }
+    const std::vector<at::Tensor> parts =
+        split_columns(dense(hidden, {key_->part(), value_->part()}, WeightOrder::kOutIn), 2);
+    return attention(query_->forward(queries), parts[0], parts[1], context.layout, context.mask, options, context.keys,
+                     read->context.layout);
   }
 
  private:
@@ -121,7 +128,7 @@ class Intermediate : public torch::nn::Module {
       : dense_(register_module("dense", std::make_shared<LinearLayer>(config.hidden_size, config.intermediate_size))),
         activation_(config.activation) {}
 
-  at::Tensor forward(const at::Tensor& x) const { return activate(dense_->forward(x), activation_); }
+  at::Tensor forward(const at::Tensor& x) const { return dense_->forward(x, activation_); }
 
  private:
   std::shared_ptr<LinearLayer> dense_;

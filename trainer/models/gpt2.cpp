@@ -48,11 +48,11 @@ class Attention : public torch::nn::Module {
     options.site = site;
     at::Tensor seen;
     if (read == nullptr) {
-      const std::vector<at::Tensor> parts = joined_->forward(x).chunk(3, 1);
+      const std::vector<at::Tensor> parts = split_columns(joined_->forward(x), 3);
       seen = attention(parts[0], parts[1], parts[2], context.layout, context.mask, options, context.keys);
     } else {
       const std::int64_t width = x.size(1);
-      const std::vector<at::Tensor> parts = joined_->columns(x, width, 2 * width).chunk(2, 1);
+      const std::vector<at::Tensor> parts = split_columns(joined_->columns(x, width, 2 * width), 2);
       seen = attention(joined_->columns(read->of(x), 0, width), parts[0], parts[1], context.layout, context.mask,
                        options, context.keys, read->context.layout);
     }
@@ -77,8 +77,7 @@ class FeedForward : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const DropoutKeys& keys,
                      std::uint32_t site) const {
-    return counter_dropout_add(project_->forward(activate(expand_->forward(x), activation_)), residual, dropout_, keys,
-                               site);
+    return counter_dropout_add(project_->forward(expand_->forward(x, activation_)), residual, dropout_, keys, site);
   }
 
  private:
@@ -129,9 +128,10 @@ Gpt2Backbone::~Gpt2Backbone() = default;
 at::Tensor Gpt2Backbone::forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context,
                                  const ReadTokens* read, std::vector<at::Tensor>* trace) const {
   const TokenLayout& layout = *context.layout;
-  at::Tensor hidden =
-      words_->forward(token_values(layout, ids)).add(positions_->forward(token_positions(layout, ids.device())));
-  if (types.defined()) hidden = hidden.add(words_->forward(token_values(layout, types)));
+  std::vector<Lookup> lookups{words_->lookup(token_values(layout, ids)),
+                              positions_->lookup(token_positions(layout, ids.device()))};
+  if (types.defined()) lookups.push_back(words_->lookup(token_values(layout, types)));
+  at::Tensor hidden = embedding_sum(lookups);
   if (trace != nullptr) trace->push_back(hidden);
   hidden = counter_dropout(hidden, dropout_, context.keys, 0);
   std::uint32_t site = 1;

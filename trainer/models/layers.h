@@ -9,7 +9,9 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include "trainer/kernels/dense.h"
 #include "trainer/kernels/dropout.h"
+#include "trainer/kernels/embedding.h"
 #include "trainer/models/model_config.h"
 
 namespace dtrain {
@@ -45,6 +47,8 @@ class LinearLayer : public torch::nn::Module {
  public:
   LinearLayer(std::int64_t in, std::int64_t out, bool with_bias = true);
   [[nodiscard]] at::Tensor forward(const at::Tensor& x) const;
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x, Activation activation) const;
+  [[nodiscard]] DensePart part() const { return {weight_, bias_}; }
 
  private:
   at::Tensor weight_;
@@ -56,6 +60,7 @@ class Conv1dLayer : public torch::nn::Module {
  public:
   Conv1dLayer(std::int64_t in, std::int64_t out);
   [[nodiscard]] at::Tensor forward(const at::Tensor& x) const;
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x, Activation activation) const;
   // Only these columns of y.
   [[nodiscard]] at::Tensor columns(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
 
@@ -79,13 +84,11 @@ class LayerNormLayer : public torch::nn::Module {
 class EmbeddingLayer : public torch::nn::Module {
  public:
   EmbeddingLayer(std::int64_t count, std::int64_t size, std::int64_t padding_index = -1);
-  [[nodiscard]] at::Tensor forward(const at::Tensor& ids) const;
+  [[nodiscard]] Lookup lookup(const at::Tensor& ids) const { return {weight_, ids, padding_index_}; }
 
  private:
   at::Tensor weight_;
   std::int64_t padding_index_;
 };
-
-[[nodiscard]] at::Tensor activate(const at::Tensor& x, Activation activation);
 
 }  // namespace dtrain

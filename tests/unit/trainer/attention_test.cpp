@@ -192,9 +192,7 @@ struct OneHead {
 
 // Every kernel against the plain formula in double, for shapes on and beside the edges of tiles and vectors.
 TEST(HeadKernels, EqualThePlainFormula) {
-  std::size_t count = 0;
-  const cpu::HeadKernels* const* kernels = cpu::available_head_kernels(count);
-  if (count == 0) GTEST_SKIP() << "this CPU has neither AVX2 nor AVX-512";
+  if (cpu::head_kernels() == nullptr) GTEST_SKIP() << "this CPU has neither AVX2 nor AVX-512";
   for (const std::int64_t size : {16, 32, 48, 64}) {
     for (const auto& [queries, keys] : std::vector<std::pair<std::int64_t, std::int64_t>>{
              {1, 1}, {1, 40}, {7, 7}, {24, 24}, {25, 25}, {67, 67}, {5, 33}}) {
@@ -240,13 +238,13 @@ TEST(HeadKernels, EqualThePlainFormula) {
           const at::Tensor dscores = dkept.add(probabilities.mul(dkept.sum(1, true))).mul(0.3);
           const double score = q.detach().abs().matmul(k.detach().abs().t()).max().item<double>() * 0.3;
 
-          for (std::size_t i = 0; i < count; ++i) {
-            head.run(*kernels[i], causal, p);
+          for (const cpu::HeadKernels* kernels : cpu::available_head_kernels()) {
+            head.run(*kernels, causal, p);
             const auto near = [&](const at::Tensor& got, const at::Tensor& expected, const at::Tensor& terms,
                                   const char* what) {
               const double tolerance = kFloatUnit * (16 + 8 * score) * terms.max().item<double>();
               EXPECT_LE(got.to(at::kDouble).sub(expected).abs().max().item<double>(), tolerance)
-                  << kernels[i]->name << " " << what << " " << queries << " x " << keys << " x " << size << " causal "
+                  << kernels->name << " " << what << " " << queries << " x " << keys << " x " << size << " causal "
                   << causal << " dropout " << p;
             };
             near(head.out, out, kept.matmul(v.detach().abs()), "out");
@@ -262,17 +260,15 @@ TEST(HeadKernels, EqualThePlainFormula) {
 
 // A number that is not finite must reach the loss, where it stops the step.
 TEST(HeadKernels, NanIsNotHidden) {
-  std::size_t count = 0;
-  const cpu::HeadKernels* const* kernels = cpu::available_head_kernels(count);
-  for (std::size_t i = 0; i < count; ++i) {
+  for (const cpu::HeadKernels* kernels : cpu::available_head_kernels()) {
     OneHead head;
     head.q = at::randn({9, 16});
     head.k = at::randn({9, 16});
     head.v = at::randn({9, 16});
     head.dout = at::randn({9, 16});
     head.k.mutable_data_ptr<float>()[20] = std::numeric_limits<float>::quiet_NaN();
-    head.run(*kernels[i], false, 0);
-    EXPECT_TRUE(head.out.isnan().all().item<bool>()) << kernels[i]->name;
+    head.run(*kernels, false, 0);
+    EXPECT_TRUE(head.out.isnan().all().item<bool>()) << kernels->name;
   }
 }
 

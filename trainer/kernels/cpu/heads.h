@@ -4,20 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "trainer/kernels/cpu/rows.h"
 
 namespace dtrain::cpu {
-
-// Rows of `head_size` neighbouring floats, `stride` floats apart.
-struct Rows {
-  float* data = nullptr;
-  std::int64_t stride = 0;
-};
-struct ConstRows {
-  const float* data = nullptr;
-  std::int64_t stride = 0;
-};
 
 struct HeadInputs {
   ConstRows q;
@@ -68,7 +59,7 @@ const HeadKernels* avx2_head_kernels();  // nullptr when the program was built f
 const HeadKernels* avx512_head_kernels();
 // The fastest that this machine can run; nullptr: none.
 const HeadKernels* head_kernels();
-// Every one that this machine can run, `count` of them, for tests and measurements.
-const HeadKernels* const* available_head_kernels(std::size_t& count);
+// Every one that this machine can run, slowest first, for tests and measurements.
+const std::vector<const HeadKernels*>& available_head_kernels();
 
 }  // namespace dtrain::cpu

@@ -1,13 +1,13 @@
 // The row kernels in plain C++, for every machine and as the reference for the others; and the choice between them.
 #include "trainer/kernels/cpu/rows.h"
 
-#include <array>
 #include <cstring>
 
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
 #include "core/random.h"
+#include "trainer/kernels/cpu/instruction_sets.h"
 
 namespace dtrain::cpu {
 namespace {
@@ -67,28 +67,6 @@ void attention_grad_row(const RowDraw& draw, float* probability, float* gradient
   });
 }
 
-struct Available {
-  std::array<const RowKernels*, 3> kernels{};
-  std::size_t count = 0;
-};
-
-const Available& available() {
-  static const Available result = [] {
-    Available found;
-    found.kernels[found.count++] = &generic_row_kernels();
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
-      found.kernels[found.count++] = avx2_row_kernels();
-    }
-    if (cpu_has_avx512()) {
-      found.kernels[found.count++] = avx512_row_kernels();
-    }
-#endif
-    return found;
-  }();
-  return result;
-}
-
 }  // namespace
 
 const RowKernels& generic_row_kernels() {
@@ -104,20 +82,11 @@ const RowKernels& generic_row_kernels() {
   return kKernels;
 }
 
-bool cpu_has_avx512() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#else
-  return false;
-#endif
+const std::vector<const RowKernels*>& available_row_kernels() {
+  static const auto available = runnable(&generic_row_kernels(), avx2_row_kernels(), avx512_row_kernels());
+  return available;
 }
 
-const RowKernels& row_kernels() { return *available().kernels[available().count - 1]; }
-
-const RowKernels* const* available_row_kernels(std::size_t& count) {
-  count = available().count;
-  return available().kernels.data();
-}
+const RowKernels& row_kernels() { return *available_row_kernels().back(); }
 
 }  // namespace dtrain::cpu

@@ -2,10 +2,20 @@
 // without LibTorch, so that the files compiled for a newer instruction set cannot leak inline functions into the rest.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace dtrain::cpu {
+
+// Rows of neighbouring floats, `stride` floats apart.
+struct Rows {
+  float* data = nullptr;
+  std::int64_t stride = 0;
+};
+struct ConstRows {
+  const float* data = nullptr;
+  std::int64_t stride = 0;
+};
 
 enum class Type : int { kFloat = 0, kBfloat16 = 1, kHalf = 2 };
 
@@ -43,13 +53,10 @@ const RowKernels& generic_row_kernels();
 const RowKernels* avx2_row_kernels();  // nullptr when the program was built for another architecture
 const RowKernels* avx512_row_kernels();
 
-// Whether this machine can run what the AVX-512 files are compiled for (F, BW, DQ, VL).
-bool cpu_has_avx512();
-
 // The fastest that this machine can run; chosen once.
 const RowKernels& row_kernels();
 
-// Every one that this machine can run, `count` of them, for tests and measurements.
-const RowKernels* const* available_row_kernels(std::size_t& count);
+// Every one that this machine can run, slowest first, for tests and measurements.
+const std::vector<const RowKernels*>& available_row_kernels();
 
 }  // namespace dtrain::cpu

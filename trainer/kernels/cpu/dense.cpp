@@ -1,0 +1,17 @@
+// The choice between the kernels of dense.h.
+#include "trainer/kernels/cpu/dense.h"
+
+#include "trainer/kernels/cpu/instruction_sets.h"
+
+namespace dtrain::cpu {
+
+const std::vector<const DenseKernels*>& available_dense_kernels() {
+  static const auto available = runnable<DenseKernels>(nullptr, avx2_dense_kernels(), avx512_dense_kernels());
+  return available;
+}
+
+const DenseKernels* dense_kernels() {
+  return available_dense_kernels().empty() ? nullptr : available_dense_kernels().back();
+}
+
+}  // namespace dtrain::cpu

@@ -1,0 +1,26 @@
+// Which of the kernels this machine can run. Not for the files that are compiled for one instruction set.
+#pragma once
+
+#include <vector>
+
+namespace dtrain::cpu {
+
+// What the files of each set are compiled for: AVX2, FMA and F16C; AVX-512 F, BW, DQ and VL.
+enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
+
+// The best of this machine. The environment variable DTRAIN_CPU_KERNELS = generic, avx2 or avx512 asks for less, for
+// measurements; throws a usage error for another value.
+InstructionSet best_instruction_set();
+
+// Those of the three (null where there is none) that this machine can run, slowest first.
+template <class Kernels>
+std::vector<const Kernels*> runnable(const Kernels* generic, const Kernels* avx2, const Kernels* avx512) {
+  std::vector<const Kernels*> result;
+  const InstructionSet best = best_instruction_set();
+  if (generic != nullptr) result.push_back(generic);
+  if (avx2 != nullptr && best >= InstructionSet::kAvx2) result.push_back(avx2);
+  if (avx512 != nullptr && best >= InstructionSet::kAvx512) result.push_back(avx512);
+  return result;
+}
+
+}  // namespace dtrain::cpu
