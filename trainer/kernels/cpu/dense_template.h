@@ -1,4 +1,4 @@
-// The kernels of dense.h, written once for a class `Lanes` that wraps one instruction set; see lanes.h.
+// The kernels of dense.h, written once for a class `Lanes` that wraps one instruction set; see lanes_template.h.
 
 template <class Lanes>
 static constexpr std::int64_t kPanel = 2 * Lanes::kFloats;

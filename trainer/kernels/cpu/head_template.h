@@ -1,4 +1,4 @@
-// The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set; see lanes.h.
+// The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set; see lanes_template.h.
 
 static std::int64_t round_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit * unit; }
 

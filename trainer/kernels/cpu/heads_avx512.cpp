@@ -10,8 +10,8 @@ namespace dtrain::cpu {
 namespace {
 
 // clang-format off
-#include "trainer/kernels/cpu/lanes_avx512.h"
-#include "trainer/kernels/cpu/lanes.h"
+#include "trainer/kernels/cpu/lanes_template_avx512.h"
+#include "trainer/kernels/cpu/lanes_template.h"
 #include "trainer/kernels/cpu/head_template.h"
 // clang-format on
 

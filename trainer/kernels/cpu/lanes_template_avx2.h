@@ -1,5 +1,5 @@
-// AVX2 and FMA as the class `Lanes` of the templates; lanes.h says what it provides. Included after the pragma that
-// allows the instructions.
+// AVX2 and FMA as the class `Lanes` of the templates; lanes_template.h says what it provides. Included after the pragma
+// that allows the instructions.
 struct Avx2 {
   using Vector = __m256;
   static constexpr int kFloats = 8;

@@ -1,7 +1,7 @@
 // What the kernels of all instruction sets are written with: a class `Lanes` that wraps one of them, exponentials,
 // tiles of products. Included by source files of one instruction set each (all of x86), inside their own namespace,
-// after lanes_avx2.h or lanes_avx512.h; it must include nothing and define no inline function that another file could
-// share.
+// after lanes_template_avx2.h or lanes_template_avx512.h; it must include nothing and define no inline function that
+// another file could share.
 //
 // `Lanes` provides: Vector of kFloats floats, kTileRows (rows of a tile of products), kDepth, and zero, load, store,
 // broadcast, multiply, divide, subtract, add, maximum, magnitude, multiply_add(a, b, c) = a b + c, subtract_product(a,

@@ -1,5 +1,5 @@
-// AVX-512 as the class `Lanes` of the templates; lanes.h says what it provides. Included after the pragma that allows
-// the instructions.
+// AVX-512 as the class `Lanes` of the templates; lanes_template.h says what it provides. Included after the pragma that
+// allows the instructions.
 struct Avx512 {
   using Vector = __m512;
   static constexpr int kFloats = 16;
