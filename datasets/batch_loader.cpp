@@ -38,9 +38,9 @@ Batch BatchLoader::State::collate(std::int64_t number) const {
   for (const std::int64_t index : micro.index) examples.push_back(dataset->get(index));
   Batch batch = collator->collate(examples);
   batch.example_index = micro.index;
-  const std::int64_t first_slot = ((number % accumulation_steps) * shard.world_size + shard.rank) * shard.batch_size;
+  const std::int64_t first_slot = (number % accumulation_steps) * shard.world_size * shard.batch_size;
   for (std::size_t i = 0; i < micro.index.size(); ++i) {
-    batch.slot.push_back(first_slot + static_cast<std::int64_t>(i));
+    batch.slot.push_back(first_slot + micro.place[i]);
     batch.example_weight.push_back(micro.filler[i] ? 0.0F : 1.0F);
     if (micro.filler[i]) {
       batch.num_tokens -= static_cast<std::int64_t>(examples[i].ids.size());

@@ -17,7 +17,7 @@ namespace dtrain {
 class BatchLoader {
  public:
   // Starts at micro-batch `first` of `plan` (resume), keeps `prefetch` collated batches ready (at least 1).
-  // slot of example j in micro-batch i of this rank: ((i mod G) * world_size + rank) * batch_size + j, so a slot names
+  // slot of an example in micro-batch i: (i mod G) * world_size * batch_size + its place in the round, so a slot names
   // the same example of the step for every split of the global batch over ranks and micro-batches.
   BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Collator> collator,
               std::vector<MicroBatchPlan> plan, const ShardOptions& shard, std::int64_t accumulation_steps,

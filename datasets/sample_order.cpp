@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -13,6 +14,29 @@ namespace dtrain {
 namespace {
 
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// For each rank the places of a round that it gets. `lengths` by place; a rank gets as many as `counts` says.
+std::vector<std::vector<std::int64_t>> deal(const std::vector<std::int64_t>& lengths,
+                                            const std::vector<std::int64_t>& counts) {
+  std::vector<std::int64_t> longest_first(lengths.size());
+  std::iota(longest_first.begin(), longest_first.end(), std::int64_t{0});
+  const auto length = [&](std::int64_t place) { return lengths[static_cast<std::size_t>(place)]; };
+  std::stable_sort(longest_first.begin(), longest_first.end(),
+                   [&](std::int64_t a, std::int64_t b) { return length(a) > length(b); });
+  std::vector<std::vector<std::int64_t>> places(counts.size());
+  std::vector<std::int64_t> tokens(counts.size(), 0);
+  for (const std::int64_t place : longest_first) {
+    std::size_t least = counts.size();
+    for (std::size_t rank = 0; rank < counts.size(); ++rank) {
+      const bool room = std::ssize(places[rank]) < counts[rank];
+      if (room && (least == counts.size() || tokens[rank] < tokens[least])) least = rank;
+    }
+    places[least].push_back(place);
+    tokens[least] += length(place);
+  }
+  for (std::vector<std::int64_t>& of_rank : places) std::sort(of_rank.begin(), of_rank.end());
+  return places;
+}
 
 }  // namespace
 
@@ -28,7 +52,8 @@ std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, st
   return order;
 }
 
-std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options) {
+std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options,
+                                  const std::function<std::int64_t(std::int64_t)>& tokens) {
   DTRAIN_CHECK(
       options.batch_size > 0 && options.world_size > 0 && options.rank >= 0 && options.rank < options.world_size,
       "batch size {}, rank {} of {}", options.batch_size, options.rank, options.world_size);
@@ -40,16 +65,32 @@ std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const 
   const std::int64_t rounds = options.drop_last ? batches / ranks : ceil_divide(batches, ranks);
   std::vector<MicroBatchPlan> plan;
   plan.reserve(static_cast<std::size_t>(rounds));
+  // One rank has nobody to keep step with: its last batch is short, as it is without even_batches.
+  const bool may_be_short = !options.even_batches || ranks == 1;
   for (std::int64_t round = 0; round < rounds; ++round) {
-    const std::int64_t begin = (round * ranks + options.rank) * batch;
-    std::int64_t count = batch;
-    // One rank has nobody to keep step with: its last batch is short, as it is without even_batches.
-    if (!options.even_batches || ranks == 1) count = std::min(batch, size - begin);
-    if (count <= 0) break;
+    const std::int64_t first = round * ranks * batch;
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(ranks), batch);
+    for (std::int64_t rank = 0; rank < ranks && may_be_short; ++rank) {
+      counts[static_cast<std::size_t>(rank)] = std::clamp<std::int64_t>(size - first - rank * batch, 0, batch);
+    }
+    const auto rank = static_cast<std::size_t>(options.rank);
+    if (counts[rank] == 0) break;
     MicroBatchPlan micro;
-    for (std::int64_t position = begin; position < begin + count; ++position) {
-      micro.index.push_back(order[static_cast<std::size_t>(position % size)]);
-      micro.filler.push_back(position >= size);
+    const auto example = [&](std::int64_t place) { return order[static_cast<std::size_t>((first + place) % size)]; };
+    std::vector<std::int64_t> lengths;
+    if (tokens && ranks > 1) {
+      const std::int64_t all = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+      for (std::int64_t place = 0; place < all; ++place) lengths.push_back(tokens(example(place)));
+    }
+    if (std::adjacent_find(lengths.begin(), lengths.end(), std::not_equal_to<>()) != lengths.end()) {
+      micro.place = deal(lengths, counts)[rank];
+    } else {
+      micro.place.resize(static_cast<std::size_t>(counts[rank]));
+      std::iota(micro.place.begin(), micro.place.end(), options.rank * batch);
+    }
+    for (const std::int64_t place : micro.place) {
+      micro.index.push_back(example(place));
+      micro.filler.push_back(first + place >= size);
     }
     plan.push_back(std::move(micro));
   }

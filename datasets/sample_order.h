@@ -1,10 +1,12 @@
 // SampleOrder: which examples each rank sees in which micro-batch, as a pure function of (size, seed, epoch, world).
 // Equal to the Hugging Face Trainer with accelerate's seedable sampler and batch sharding (batch i of the global list
 // goes to rank i mod R; an incomplete tail is filled with the first examples of the epoch, cyclically), with one
-// difference: fillers are marked, and carry weight 0, so that no example counts twice.
+// difference: fillers are marked, and carry weight 0, so that no example counts twice. Where the numbers of tokens are
+// given, the ranks of a round (one batch each) get the same examples in shares of even work.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace dtrain {
@@ -22,6 +24,8 @@ struct ShardOptions {
 struct MicroBatchPlan {
   std::vector<std::int64_t> index;  // examples of the data set
   std::vector<bool> filler;         // same length
+  // Same length: the place of each in the round, 0 to world size * batch size, whichever rank has it.
+  std::vector<std::int64_t> place;
 };
 
 // randperm(size) of a CPU generator seeded seed + epoch (kRandom), or 0, 1, ... (kSequential).
@@ -29,8 +33,11 @@ struct MicroBatchPlan {
                                                      Sampling sampling);
 
 // All micro-batches of one rank for one epoch; every rank gets the same number of them when even_batches or drop_last.
-// At world_size 1 the last micro-batch is simply short: there is nothing to even out.
-[[nodiscard]] std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options);
+// At world_size 1 the last micro-batch is simply short: there is nothing to even out. With `tokens`, the number of
+// tokens of an example, a round of uneven examples is dealt anew, longest first, to the rank that has the fewest tokens
+// and still room: the sums of a step are the same, and nobody waits for the rank with the long texts.
+[[nodiscard]] std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options,
+                                                const std::function<std::int64_t(std::int64_t)>& tokens = {});
 
 // The step arithmetic of section "exact semantics": all derived counts of a run.
 struct StepArithmetic {

@@ -172,7 +172,8 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   const std::vector<std::int64_t> order =
       sample_order(parts_.train_data->size(), static_cast<std::uint64_t>(training.data_seed.value_or(training.seed)),
                    epoch, sampling);
-  BatchLoader loader(parts_.train_data, parts_.collator, shard(order, shard_), shard_,
+  const auto tokens = [&](std::int64_t example) { return std::ssize(parts_.train_data->get(example).ids); };
+  BatchLoader loader(parts_.train_data, parts_.collator, shard(order, shard_, tokens), shard_,
                      training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training));
   const std::int64_t micro_batches = arithmetic_.micro_batches_per_epoch;
   micro_batches_done_ = first_micro_batch;

@@ -116,7 +116,8 @@ struct Setting {
 
 std::vector<Batch> load(const std::shared_ptr<const Dataset>& dataset, const Setting& setting) {
   const auto order = sample_order(dataset->size(), 42, 0, Sampling::kRandom);
-  BatchLoader loader(dataset, make_padding_collator({}), shard(order, setting.shard), setting.shard,
+  const auto tokens = [&](std::int64_t i) { return std::ssize(dataset->get(i).ids); };
+  BatchLoader loader(dataset, make_padding_collator({}), shard(order, setting.shard, tokens), setting.shard,
                      setting.accumulation, setting.first, setting.prefetch);
   std::vector<Batch> batches;
   while (auto batch = loader.next()) batches.push_back(std::move(*batch));
@@ -129,7 +130,8 @@ TEST(BatchLoader, OrderWeightsAndTokens) {
   for (const std::int64_t prefetch : {1, 3, 100}) {
     for (int rank = 0; rank < 3; ++rank) {
       const ShardOptions options{.batch_size = 4, .rank = rank, .world_size = 3};
-      const auto plan = shard(sample_order(23, 42, 0, Sampling::kRandom), options);
+      const auto plan = shard(sample_order(23, 42, 0, Sampling::kRandom), options,
+                              [&](std::int64_t i) { return std::ssize(dataset->get(i).ids); });
       const auto batches = load(dataset, {.shard = options, .prefetch = prefetch});
       ASSERT_EQ(batches.size(), plan.size());
       for (std::size_t i = 0; i < plan.size(); ++i) {
