@@ -9,6 +9,7 @@
 #include <ATen/ops/mul.h>
 #include <fmt/ranges.h>
 
+#include "core/clock.h"
 #include "core/error.h"
 
 namespace dtrain {
@@ -22,6 +23,7 @@ struct StepSize {
   std::int64_t step = 0;
   std::int64_t micro_batches = 0;
   double weight = 0;
+  std::int64_t tokens = 0;
   std::int64_t input_elements = 0;
 };
 
@@ -49,6 +51,7 @@ std::vector<Word> exchange(HostComm& host, std::string_view name, const Word& mi
 StepSize agree_on_size(HostComm& host, const StepSize& mine) {
   StepSize total = mine;
   total.weight = 0;
+  total.tokens = 0;
   total.input_elements = 0;
   const std::vector<StepSize> all = exchange(host, "step size", mine);
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
@@ -58,6 +61,7 @@ StepSize agree_on_size(HostComm& host, const StepSize& mine) {
                            "this is a defect in dtrain: please report it with this line");
     }
     total.weight += all[rank].weight;
+    total.tokens += all[rank].tokens;
     total.input_elements += all[rank].input_elements;
   }
   DTRAIN_CHECK(total.weight > 0, "step {} has no examples", mine.step);
@@ -107,14 +111,22 @@ Batch to_device(const Batch& batch, c10::Device device) {
 
 StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate,
                           int signal) {
-  StepSize mine{step, static_cast<std::int64_t>(micro_batches.size()), 0, 0};
+  StepResult result;
+  Stopwatch watch;
+  const auto lap = [&](double& span) {
+    span += watch.seconds();
+    watch.restart();
+  };
+  StepSize mine{step, static_cast<std::int64_t>(micro_batches.size()), 0, 0, 0};
   for (const Batch& batch : micro_batches) {
     mine.weight += batch.weight;
+    mine.tokens += batch.num_tokens;
     mine.input_elements += batch["input_ids"].numel();
   }
   const StepSize total = agree_on_size(parts_.host, mine);
   const bool scaled = options_.precision == Precision::kFloat16;
   const double scale = scaled ? parts_.scaler.scale() : 1.0;
+  lap(result.spans.reduce);
 
   parts_.reducer.begin_step();
   at::Tensor loss_sum;
@@ -128,22 +140,26 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
       const AutocastScope autocast(options_.device.type(), options_.precision);
       output = parts_.model.forward(batch);
     }
+    lap(result.spans.forward);
     at::mul(output.loss_sum, scale / total.weight).backward();
     loss_sum = loss_sum.defined() ? at::add(loss_sum, output.loss_sum.detach()) : output.loss_sum.detach();
     loss_each.push_back(output.loss_each);
+    lap(result.spans.backward);
   }
   parts_.reducer.finish();
+  lap(result.spans.reduce);
 
   const double norm = gradient_norm(parts_.parameters) / scale;
+  lap(result.spans.optimizer);
   ControlWord word;
   word.loss_sum = loss_sum.item<double>();
   word.signal = signal;
   word.loss_finite = std::isfinite(word.loss_sum) ? 1 : 0;
   word.gradient_finite = std::isfinite(norm) ? 1 : 0;
 
-  StepResult result;
   result.grad_norm = norm;
   result.examples = std::llround(total.weight);
+  result.tokens = total.tokens;
   result.input_elements = total.input_elements;
   bool loss_finite = true;
   bool gradient_finite = true;
@@ -159,8 +175,10 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   if (!finite && (!scaled || scale < kSmallestScale)) {
     throw not_finite(parts_.host, micro_batches, loss_each, step, loss_finite);
   }
+  lap(result.spans.reduce);
   result.updated = scaled ? parts_.scaler.update(finite) : finite;
   if (result.updated) parts_.optimizer.step(learning_rate, clip_coefficient(norm, options_.max_grad_norm) / scale);
+  lap(result.spans.optimizer);
   return result;
 }
 

@@ -18,6 +18,7 @@
 #include "trainer/optim/grad_scaler.h"
 #include "trainer/optim/optimizer.h"
 #include "trainer/precision.h"
+#include "trainer/step_spans.h"
 
 namespace dtrain {
 
@@ -32,7 +33,9 @@ struct StepResult {
   double loss = 0;                  // mean over the examples of the step, all ranks
   double grad_norm = 0;             // of the reduced gradient, before clipping
   std::int64_t examples = 0;        // all ranks, without fillers
+  std::int64_t tokens = 0;          // all ranks, without padding and fillers
   std::int64_t input_elements = 0;  // ids fed to the model, padding included, all ranks
+  StepSpans spans;                  // without `data`
   bool updated = true;              // false: float16 overflow, the weights are as before
   int signal = 0;                   // the largest signal number that any rank has received, 0 for none
 };

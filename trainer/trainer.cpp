@@ -180,6 +180,7 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   callbacks_.on_epoch_begin(state_, state_.control);
   while (micro_batches_done_ < micro_batches) {
     std::vector<Batch> group;
+    const Stopwatch waiting;
     while (std::ssize(group) < training.gradient_accumulation_steps) {
       std::optional<Batch> batch = loader.next();
       if (!batch) break;
@@ -190,7 +191,7 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
     micro_batches_done_ += std::ssize(group);
     state_.epoch =
         static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
-    train_one_step(std::move(group));
+    train_one_step(group, waiting.seconds());
     // The last step of an epoch is followed by the epoch's own events, which a stop must not lose.
     if (state_.control.should_training_stop || state_.control.should_epoch_stop) break;
     if (signal_ != 0 && micro_batches_done_ < micro_batches) return;
@@ -199,14 +200,15 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   act_on_control();
 }
 
-void Trainer::train_one_step(std::vector<Batch> micro_batches) {
+void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double waited) {
   const std::int64_t step = state_.global_step + 1;
   set_current_step(step);
   callbacks_.on_step_begin(state_, state_.control);
   fault_point("step", step);
   const double learning_rate = config_.training.learning_rate * schedule_(totals_.updates);
   const int received = parts_.received_signal ? parts_.received_signal() : 0;
-  const StepResult result = step_->run(micro_batches, step, learning_rate, received);
+  StepResult result = step_->run(micro_batches, step, learning_rate, received);
+  result.spans.data = waited;
 
   signal_ = result.signal;
   last_grad_norm_ = result.grad_norm;
@@ -223,7 +225,10 @@ void Trainer::train_one_step(std::vector<Batch> micro_batches) {
                          StepReport{.loss = result.loss,
                                     .grad_norm = result.grad_norm,
                                     .learning_rate = learning_rate,
-                                    .samples = result.examples});
+                                    .samples = result.examples,
+                                    .tokens = result.tokens,
+                                    .input_elements = result.input_elements,
+                                    .spans = result.spans});
   act_on_control();
 }
 

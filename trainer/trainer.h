@@ -92,7 +92,7 @@ class Trainer {
   void make_state();
   void resume();
   void train_epoch(std::int64_t epoch, std::int64_t first_micro_batch);
-  void train_one_step(std::vector<Batch> micro_batches);
+  void train_one_step(const std::vector<Batch>& micro_batches, double waited);
   void act_on_control();
   void log_training();
   [[nodiscard]] bool update_best(const OrderedJson& record);

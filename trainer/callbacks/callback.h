@@ -12,6 +12,7 @@
 
 #include "core/json.h"
 #include "trainer/checkpoint/trainer_state.h"
+#include "trainer/step_spans.h"
 
 namespace dtrain {
 
@@ -19,8 +20,11 @@ namespace dtrain {
 struct StepReport {
   double loss = std::numeric_limits<double>::quiet_NaN();  // global mean of this step
   double grad_norm = std::numeric_limits<double>::quiet_NaN();
-  double learning_rate = 0;  // the one this step used
-  std::int64_t samples = 0;  // over all ranks, fillers not counted
+  double learning_rate = 0;         // the one this step used
+  std::int64_t samples = 0;         // over all ranks, fillers not counted
+  std::int64_t tokens = 0;          // over all ranks, without padding and fillers
+  std::int64_t input_elements = 0;  // over all ranks, with padding
+  StepSpans spans{};
 };
 
 class Callback {

@@ -36,11 +36,29 @@ void LogWriter::on_train_begin(const TrainerState& state, TrainerControl&) {
   file_ = std::make_unique<OutputFile>(path_, OutputFile::Mode::kAppend);
 }
 
+void LogWriter::on_step_end(const TrainerState&, TrainerControl&, const StepReport& report) {
+  tokens_ += report.tokens;
+  input_elements_ += report.input_elements;
+  spans_ += report.spans;
+}
+
 void LogWriter::on_log(const TrainerState& state, TrainerControl&, const OrderedJson& record) {
   if (!state.is_world_process_zero) return;
   OrderedJson line = {{"step", state.global_step}};
   for (const auto& [key, value] : record.items()) {
     if (key != "step") line[key] = value;
+  }
+  if (record.contains("loss") && input_elements_ > 0) {
+    line["tokens"] = tokens_;
+    line["input_elements"] = input_elements_;
+    line["seconds"] = {{"data", spans_.data},
+                       {"forward", spans_.forward},
+                       {"backward", spans_.backward},
+                       {"reduce", spans_.reduce},
+                       {"optimizer", spans_.optimizer}};
+    tokens_ = 0;
+    input_elements_ = 0;
+    spans_ = {};
   }
   if (!file_) file_ = std::make_unique<OutputFile>(path_, OutputFile::Mode::kAppend);  // evaluation without training
   file_->write(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");

@@ -1,5 +1,7 @@
 // LogWriter: log.jsonl, one strict JSON object per log record, in order: "step" first, then the Trainer's own keys,
-// unrounded (NaN and infinity: null). Rank 0 writes; each record reaches the file before on_log returns.
+// unrounded (NaN and infinity: null), and in the records of training what only this file has, summed since the record
+// before: "tokens" (without padding) and "input_elements" (with it) of all ranks, and "seconds", rank 0's StepSpans.
+// Rank 0 writes; each record reaches the file before on_log returns.
 #pragma once
 
 #include <filesystem>
@@ -16,12 +18,16 @@ class LogWriter final : public Callback {
 
   // Keeps the records up to state.global_step: a resumed run continues the file, and does not repeat steps in it.
   void on_train_begin(const TrainerState& state, TrainerControl& control) override;
+  void on_step_end(const TrainerState& state, TrainerControl& control, const StepReport& report) override;
   void on_log(const TrainerState& state, TrainerControl& control, const OrderedJson& record) override;
   void on_train_end(const TrainerState& state, TrainerControl& control) override;
 
  private:
   std::filesystem::path path_;
   std::unique_ptr<OutputFile> file_;
+  std::int64_t tokens_ = 0;
+  std::int64_t input_elements_ = 0;
+  StepSpans spans_;
 };
 
 }  // namespace dtrain

@@ -103,6 +103,27 @@ TEST_F(LogFile, OneRecordALineWithTheStepFirst) {
   EXPECT_THAT(read_file(path_), testing::EndsWith("\n{\"step\":2,\"loss\":1}\n"));
 }
 
+TEST_F(LogFile, TokensAndSecondsAreSumsSinceTheRecordBefore) {
+  LogWriter writer(path_);
+  writer.on_train_begin(state_, state_.control);
+  StepReport report{.tokens = 10, .input_elements = 16, .spans = {.data = 0.5, .forward = 1, .backward = 2}};
+  writer.on_step_end(state_, state_.control, report);
+  writer.on_step_end(state_, state_.control, report);
+  log(writer, 2, {{"loss", 1}});
+  report.spans = {.reduce = 0.25, .optimizer = 4};
+  writer.on_step_end(state_, state_.control, report);
+  log(writer, 3, {{"loss", 1}});
+  log(writer, 3, {{"eval_loss", 1}});
+  EXPECT_EQ(read_file(path_), R"({"step":2,"loss":1,"tokens":20,"input_elements":32,"seconds":)"
+                              R"({"data":1.0,"forward":2.0,"backward":4.0,"reduce":0.0,"optimizer":0.0}})"
+                              "\n"
+                              R"({"step":3,"loss":1,"tokens":10,"input_elements":16,"seconds":)"
+                              R"({"data":0.0,"forward":0.0,"backward":0.0,"reduce":0.25,"optimizer":4.0}})"
+                              "\n"
+                              R"({"step":3,"eval_loss":1})"
+                              "\n");
+}
+
 TEST_F(LogFile, AResumedRunContinuesItWithoutRepeatingSteps) {
   folder_.write(
       "log.jsonl",
