@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """dtrain and the Hugging Face Trainer side by side on this machine: same weights, reviews, batches and threads, A B A B.
 
-Prints seconds per step (median, min, max), the ratio peer / dtrain, seconds to the end of the first step, evaluation reviews per
-second and peak memory, beside the machine's ceiling for the model's own matrix products measured in the same run. Each figure is
-taken from outside: the time at which a process printed a line. Machines are noisy: look at the spread before the median.
+Prints seconds per step (median, min, max), the ratio peer / dtrain, tokens per second, seconds to the end of the first step
+(without and with a token store), evaluation reviews per second and peak memory; then for each part of dtrain's step the least time
+that this machine could need for it, from ceilings measured in the same run. Times of steps are taken from outside: when a process
+printed a line; parts of a step from dtrain's log.jsonl. Machines are noisy: look at the spread before the median.
 """
 import argparse
 import json
@@ -45,7 +46,8 @@ def run_dtrain(program, folder, options):
     mpirun = ["mpirun", "--oversubscribe", "-np", str(options.ranks)] if options.ranks > 1 else []
     result = run(mpirun + [str(program), str(folder / "dtrain.toml")], options.threads // options.ranks, {})
     records = [json.loads(line) for line in (folder / "dtrain" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return result | {"evaluation": next(record for record in records if "eval_loss" in record)}
+    return result | {"evaluation": next(record for record in records if "eval_loss" in record),
+                     "records": [record for record in records if "seconds" in record]}
 
 
 def run_peer(folder, options):
@@ -54,21 +56,60 @@ def run_peer(folder, options):
                options.threads // options.ranks, {})
 
 
-def gflops(threads, precision):
-    """The model's largest products, best of 6, through LibTorch as both programs use it: this machine's ceiling."""
+def ceilings(threads, sizes):
+    """Best of 10 through LibTorch, as both programs use it: the model's widest products in GFLOP/s, and copying memory in GB/s."""
     script = f"""
-import torch, time
+import json, torch, time
 torch.set_num_threads({threads})
-kind = torch.{'bfloat16' if precision == 'bf16' else 'float32'}
-best = 0
-for m, k, n in ((4096, 384, 1536), (4096, 1536, 384)):
-    a, b = torch.randn(m, k).to(kind), torch.randn(k, n).to(kind)
-    for i in range(8):
-        t = time.perf_counter(); a @ b; s = time.perf_counter() - t
-        if i >= 2: best = max(best, 2 * m * k * n / s / 1e9)
-print(best)
+def best(body, work):
+    times = []
+    for i in range(12):
+        t = time.perf_counter(); body(); times.append(time.perf_counter() - t)
+    return work / min(times[2:]) / 1e9
+result = {{}}
+for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    result[name] = 0
+    for m, k, n in ((1024 if kind == torch.bfloat16 else 4096, {sizes["hidden"]}, {sizes["inner"]}),
+                    (1024 if kind == torch.bfloat16 else 4096, {sizes["inner"]}, {sizes["hidden"]})):
+        a, b = torch.randn(m, k).to(kind), torch.randn(k, n).to(kind)
+        result[name] = max(result[name], best(lambda: a @ b, 2 * m * k * n))
+a, b = torch.zeros(1 << 26), torch.zeros(1 << 26)
+result["memory"] = best(lambda: a.copy_(b), 2 * 4 * (1 << 26))
+print(json.dumps(result))
 """
-    return float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+
+
+def model_sizes(folder):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden = config.get("hidden_size") or config["n_embd"]
+    return {"hidden": hidden, "inner": config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
+            "layers": config.get("num_hidden_layers") or config["n_layer"],
+            "outside": (config["vocab_size"] + (config.get("max_position_embeddings") or config["n_positions"])) * hidden}
+
+
+def floors(sizes, tokens, batch, ranks, ceiling, precision):
+    """The least seconds of each part of a step over `tokens` rows, of which the last block needs keys and values only."""
+    hidden, inner, layers = sizes["hidden"], sizes["inner"], sizes["layers"]
+    block = 4 * hidden * hidden + 2 * hidden * inner
+    products = 2 * tokens * ((layers - 1) * block + 2 * hidden * hidden) + 2 * batch * (block - 2 * hidden * hidden)
+    attention = 4 * (layers - 1) * tokens * tokens / batch * hidden  # at equal lengths, where the sum of squares is least
+    forward = products / ceiling[precision] / 1e9 + attention / ceiling["fp32"] / 1e9
+    parameters = layers * block + sizes["outside"]
+    memory = ceiling["memory"] * 1e9
+    return {"data": 0, "forward": forward, "backward": 2 * forward,  # with two ranks each reads both gradients and writes half
+            "reduce": 0 if ranks == 1 else 4 * parameters * (ranks + 2) / memory,
+            "optimizer": ranks * 4 * parameters * 8 / memory}  # the norm reads the gradient; AdamW reads four values, writes three
+
+
+def warm_file_cache():
+    """Both programs' libraries and weights into memory: the first start after a boot is not what is compared."""
+    for folder in (".deps/libtorch", ".deps/oracle", ".deps/minilm"):
+        for pattern in ("*.so*", "*.safetensors"):
+            for path in (ROOT / folder).resolve().rglob(pattern):
+                with open(path, "rb") as file:
+                    while file.read(1 << 24):
+                        pass
 
 
 def write_recipes(folder, options):
@@ -101,12 +142,69 @@ def write_recipes(folder, options):
 def figures(runs):
     steps = [end - start for run_ in runs for start, end in zip(run_["steps"][WARM_UP_STEPS:], run_["steps"][WARM_UP_STEPS + 1:])]
     return {"step": (statistics.median(steps), min(steps), max(steps)),
-            "first": statistics.median(run_["steps"][0] for run_ in runs),
+            "first_cold": runs[0]["steps"][0],
+            "first_warm": statistics.median(run_["steps"][0] for run_ in runs[1:] or runs),
             "eval": statistics.median(run_["evaluation"]["eval_samples_per_second"] for run_ in runs),
             "peak": max(run_["peak"] for run_ in runs), "wall": statistics.median(run_["wall"] for run_ in runs)}
 
 
-def main():
+def measure(options):
+    warm_file_cache()
+    sizes = model_sizes(options.model)
+    before = ceilings(options.threads, sizes)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        write_recipes(folder, options)
+        runs = {"dtrain": [], "peer": []}
+        for _ in range(options.repeats):
+            runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options))
+            runs["peer"].append(run_peer(folder, options))
+        result = {name: figures(each) for name, each in runs.items()}
+    after = ceilings(options.threads, sizes)
+    result["ceiling"] = {name: max(value, after[name]) for name, value in before.items()}
+    records = [record for run_ in runs["dtrain"] for record in run_["records"][WARM_UP_STEPS:]]
+    result["tokens"] = statistics.mean(record["tokens"] for record in records)
+    result["padded_tokens"] = statistics.mean(record["input_elements"] for record in records)
+    computed = result["padded_tokens"] if options.padded else result["tokens"]
+    least = floors(sizes, computed, options.batch, options.ranks, result["ceiling"], options.precision)
+    result["parts"] = {part: {"seconds": statistics.median(record["seconds"][part] for record in records), "floor": floor}
+                       for part, floor in least.items()}
+    result["title"] = (f"{options.model.name}, {options.precision}, {options.batch} x {options.max_length}"
+                       f"{', both padded' if options.padded else ''}, {options.ranks} x {options.threads // options.ranks} threads, "
+                       f"{options.repeats} x {options.steps} steps, A B A B")
+    return result
+
+
+def table(result):
+    ours, theirs, ceiling = result["dtrain"], result["peer"], result["ceiling"]
+    lines = [result["title"],
+             f"this machine: products {ceiling['fp32']:.0f} GFLOP/s in fp32 and {ceiling['bf16']:.0f} in bf16, "
+             f"copying memory {ceiling['memory']:.1f} GB/s",
+             f"{'':38}{'dtrain':>22}{'Trainer':>22}{'ratio':>8}"]
+
+    def row(name, get, shown="{:.2f}", higher_is_better=False):
+        a, b = get(ours), get(theirs)
+        lines.append(f"{name:38}{shown.format(a):>22}{shown.format(b):>22}{(a / b if higher_is_better else b / a):>8.2f}")
+    lines.append(f"{'seconds per step (min-max)':38}" + "".join(
+        f"{'{:.2f} ({:.2f}-{:.2f})'.format(*each['step']):>22}" for each in (ours, theirs)) +
+        f"{theirs['step'][0] / ours['step'][0]:>8.2f}")
+    row("real tokens per second", lambda each: result["tokens"] / each["step"][0], "{:.0f}", True)
+    row("tokens per second, padding included", lambda each: result["padded_tokens"] / each["step"][0], "{:.0f}", True)
+    row("evaluation, reviews per second", lambda each: each["eval"], "{:.1f}", True)
+    row("end of step 1, s, no token store yet", lambda each: each["first_cold"])
+    row("end of step 1, s, token store there", lambda each: each["first_warm"])
+    row("peak memory of a rank, GB", lambda each: each["peak"] / 1e9)
+    row("seconds in all", lambda each: each["wall"], "{:.1f}")
+    lines.append(f"{'part of a step, seconds':38}{'dtrain':>22}{'floor here':>22}{'floor/achieved':>16}")
+    parts = list(result["parts"].items())
+    parts.append(("all", {key: sum(part[key] for _, part in parts) for key in ("seconds", "floor")}))
+    for name, part in parts:
+        reached = f"{part['floor'] / part['seconds']:.2f}" if part["floor"] > 0 else ""
+        lines.append(f"{name:38}{part['seconds']:>22.4f}{part['floor']:>22.4f}{reached:>16}")
+    return "\n".join(lines)
+
+
+def arguments(line=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / ".deps" / "minilm")
@@ -123,31 +221,15 @@ def main():
     parser.add_argument("--ranks", type=int, default=1, help="processes, which share the batch and the threads")
     parser.add_argument("--padded", action="store_true", help="let dtrain compute padding too")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures there")
-    options = parser.parse_args()
+    options = parser.parse_args(line)
     options.tokenizer = options.tokenizer or options.model
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = pathlib.Path(temporary)
-        write_recipes(folder, options)
-        runs = {"dtrain": [], "peer": []}
-        for _ in range(options.repeats):
-            runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options))
-            runs["peer"].append(run_peer(folder, options))
-        result = {name: figures(each) for name, each in runs.items()}
-        result["ceiling_gflops"] = gflops(options.threads, options.precision)
-    ours, theirs = result["dtrain"], result["peer"]
-    print(f"{options.model.name}, {options.precision}, {options.batch} x {options.max_length}{', both padded' if options.padded else ''}, "
-          f"{options.ranks} x {options.threads // options.ranks} threads, "
-          f"{options.repeats} x {options.steps} steps, A B A B; products reach {result['ceiling_gflops']:.0f} GFLOP/s here")
-    print(f"{'':34}{'dtrain':>22}{'Trainer':>22}{'ratio':>8}")
+    return options
 
-    def row(name, a, b, shown_a, shown_b):
-        print(f"{name:34}{shown_a:>22}{shown_b:>22}{b / a:>8.2f}")
-    row("seconds per step (min-max)", ours["step"][0], theirs["step"][0],
-        "{:.2f} ({:.2f}-{:.2f})".format(*ours["step"]), "{:.2f} ({:.2f}-{:.2f})".format(*theirs["step"]))
-    row("seconds to the end of step 1", ours["first"], theirs["first"], f"{ours['first']:.2f}", f"{theirs['first']:.2f}")
-    row("evaluation, reviews per second", 1 / ours["eval"], 1 / theirs["eval"], f"{ours['eval']:.1f}", f"{theirs['eval']:.1f}")
-    row("peak memory of a rank, GB", ours["peak"], theirs["peak"], f"{ours['peak'] / 1e9:.2f}", f"{theirs['peak'] / 1e9:.2f}")
-    row("seconds in all", ours["wall"], theirs["wall"], f"{ours['wall']:.1f}", f"{theirs['wall']:.1f}")
+
+def main():
+    options = arguments()
+    result = measure(options)
+    print(table(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
