@@ -36,7 +36,6 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
   static const char* const kThreads = "batches are prepared by threads of the process";
   static const std::vector<UnsupportedName> names = {
       // Fields of TrainingArguments.
-      {"optim_args", kNone, kNothingElse, "no optimizer takes extra arguments"},
       {"optim_target_modules", kNone, kNothingElse, "there is no GaLore, APOLLO or LOMO"},
       {"label_smoothing_factor", 0.0, kNothingElse, "the loss is the model's own"},
       {"bf16_full_eval", false, kNothingElse, kFullEval},

@@ -80,10 +80,12 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
 
   parameters_ = optimizer_parameters(*parts_.model);
   computing_parameters_ = computing_parameters(*parts_.model);
-  optimizer_ = make_adamw(parameters_, {.beta1 = training.adam_beta1,
-                                        .beta2 = training.adam_beta2,
-                                        .epsilon = training.adam_epsilon,
-                                        .weight_decay = training.weight_decay});
+  optimizer_ = make_optimizer(parameters_, {.name = training.optim,
+                                            .arguments = training.optim_args.value_or(""),
+                                            .adamw = {.beta1 = training.adam_beta1,
+                                                      .beta2 = training.adam_beta2,
+                                                      .epsilon = training.adam_epsilon,
+                                                      .weight_decay = training.weight_decay}});
   reducer_ =
       std::make_unique<Reducer>(trainable_parameters(*parts_.model), parts_.communicator, reducer_options(training));
   schedule_ = make_lr_schedule({.name = training.lr_scheduler_type,

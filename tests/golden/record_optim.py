@@ -34,7 +34,14 @@ def schedules():
     lengths = [(0, 1), (0, 100), (1, 100), (10, 100), (37, 100), (99, 100), (100, 100), (120, 100), (500, 123457)]
     shapes = [("constant", {}), ("constant_with_warmup", {}), ("linear", {}), ("cosine", {}),
               ("cosine", {"num_cycles": 1.5}), ("cosine_with_restarts", {}), ("cosine_with_restarts", {"num_cycles": 3}),
-              ("polynomial", {}), ("polynomial", {"lr_end": 1e-6, "power": 2.5})]
+              ("polynomial", {}), ("polynomial", {"lr_end": 1e-6, "power": 2.5}),
+              ("inverse_sqrt", {}), ("inverse_sqrt", {"timescale": 250}), ("cosine_with_min_lr", {"min_lr": 1e-5}),
+              ("cosine_with_min_lr", {"min_lr_rate": 0.2, "num_cycles": 1.5}), ("cosine_warmup_with_min_lr", {"min_lr": 3e-6}),
+              ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1, "warmup_lr_rate": 0.3, "num_cycles": 0.25}),
+              ("warmup_stable_decay", {"num_decay_steps": 20}),
+              ("warmup_stable_decay", {"num_decay_steps": 30, "num_stable_steps": 7, "warmup_type": "cosine", "decay_type": "1-sqrt",
+                                       "min_lr_ratio": 0.1}),
+              ("warmup_stable_decay", {"num_decay_steps": 11, "warmup_type": "1-sqrt", "decay_type": "linear", "min_lr_ratio": 0.05})]
     return [schedule(name, warmup, total, 3e-5, kwargs) for name, kwargs in shapes for warmup, total in lengths]
 
 
@@ -112,6 +119,42 @@ def adamw():
     return result
 
 
+def other_optimizers():
+    """20 steps of each optimizer on the same gradients, at a falling rate, with decay on some parameters."""
+    runs = [("sgd", ""), ("sgd", "momentum=0.9"), ("sgd", "momentum=0.8,dampening=0.3"), ("sgd", "momentum=0.9,nesterov=true"),
+            ("adagrad", ""), ("adagrad", "lr_decay=0.1,eps=1e-6"), ("rmsprop", ""),
+            ("rmsprop", "alpha=0.9,momentum=0.5,centered=true,eps=1e-5"), ("rmsprop", "centered=True"), ("adafactor", "")]
+    torch.manual_seed(11)
+    shapes = [("dense.weight", (7, 5), True), ("dense.bias", (5,), False), ("stack.weight", (2, 3, 4), True)]
+    start = [torch.randn(shape) * 0.1 for _, shape, _ in shapes]
+    gradients = [[torch.randn(shape) * (0.02 if step % 3 else 3.0) for _, shape, _ in shapes] for step in range(20)]
+    rates = [1e-2 * (1 - step / 25) for step in range(20)]
+    weight_decay = 0.05
+    result = {"weight_decay": weight_decay, "rates": rates, "runs": [],
+              "parameters": [{"name": n, "shape": list(s), "decay": d, "start": p.flatten().tolist()}
+                             for p, (n, s, d) in zip(start, shapes)],
+              "gradients": [[g.flatten().tolist() for g in step] for step in gradients]}
+    for name, text in runs:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = transformers.TrainingArguments(output_dir=folder, use_cpu=True, optim=name, optim_args=text or None,
+                                                       report_to="none")
+            kind, kwargs = transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
+        parameters = [torch.nn.Parameter(p.clone()) for p in start]
+        optimizer = kind([{"params": [p for p, s in zip(parameters, shapes) if s[2]], "weight_decay": weight_decay},
+                          {"params": [p for p, s in zip(parameters, shapes) if not s[2]], "weight_decay": 0.0}], **kwargs)
+        values = []
+        for step in range(20):
+            for parameter, gradient in zip(parameters, gradients[step]):
+                parameter.grad = gradient.clone()
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step]
+            optimizer.step()
+            if step in (0, 1, 2, 9, 19):
+                values.append([step, [p.detach().flatten().tolist() for p in parameters]])
+        result["runs"].append({"name": name, "arguments": text, "values": values})
+    return result
+
+
 def grad_scaler():
     scaler = torch.amp.GradScaler("cpu", init_scale=65536.0, growth_interval=4)
     parameter = torch.nn.Parameter(torch.zeros(1))
@@ -130,7 +173,8 @@ def grad_scaler():
 def main():
     output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
     data = {"recorded_with": f"torch {torch.__version__}, transformers {transformers.__version__}",
-            "schedules": schedules(), "decay_groups": decay_groups(), "adamw": adamw(), "grad_scaler": grad_scaler()}
+            "schedules": schedules(), "decay_groups": decay_groups(), "adamw": adamw(),
+            "other_optimizers": other_optimizers(), "grad_scaler": grad_scaler()}
     output.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
 

@@ -13,14 +13,12 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
-#include "core/error.h"
 #include "trainer/optim/flat_kernels.h"
 #include "trainer/optim/optimizer.h"
+#include "trainer/optim/optimizer_state.h"
 
 namespace dtrain {
 namespace {
-
-bool has_gradient(const at::Tensor& value) { return value.requires_grad() && value.grad().defined(); }
 
 class AdamW final : public Optimizer {
  public:
@@ -28,7 +26,7 @@ class AdamW final : public Optimizer {
 
   void step(double learning_rate, double gradient_scale) override;
   [[nodiscard]] NamedTensors state() const override;
-  void load_state(const SafetensorsFile& file) override;
+  void load_state(const SafetensorsFile& file) override { load_optimizer_state(state(), file); }
 
  private:
   struct Slot {
@@ -49,15 +47,9 @@ class AdamW final : public Optimizer {
 };
 
 AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options) : options_(options) {
+  check_parameters(parameters);
   std::int64_t total = 0;
-  for (const NamedParameter& parameter : parameters) {
-    const at::Tensor& value = parameter.value;
-    DTRAIN_CHECK(value.scalar_type() == at::kFloat && value.layout() == at::kStrided && value.is_contiguous(),
-                 "parameter {} is not a contiguous float32 tensor", parameter.name);
-    DTRAIN_CHECK(value.device() == parameters.front().value.device(), "parameter {} is on another device than {}",
-                 parameter.name, parameters.front().name);
-    total += value.numel();
-  }
+  for (const NamedParameter& parameter : parameters) total += parameter.value.numel();
   const auto like = parameters.empty() ? at::TensorOptions().dtype(at::kFloat)
                                        : parameters.front().value.options().requires_grad(false);
   exp_avg_ = at::zeros({total}, like);
@@ -156,28 +148,6 @@ NamedTensors AdamW::state() const {
     tensors.emplace_back(slot.parameter.name + ".step", slot.updates);
   }
   return tensors;
-}
-
-void AdamW::load_state(const SafetensorsFile& file) {
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;
-  for (const auto& [name, target] : state()) {
-    if (!file.has(name)) {
-      throw data_error(fmt::format("optimizer.safetensors: no tensor \"{}\"", name),
-                       "the checkpoint is of another model; resume from one that this configuration wrote");
-    }
-    const at::Tensor source = file.tensor(name);
-    if (source.sizes() != target.sizes() || source.scalar_type() != target.scalar_type()) {
-      throw data_error(
-          fmt::format("optimizer.safetensors: tensor \"{}\" has another shape or type than the model", name),
-          "the checkpoint is of another model; resume from one that this configuration wrote");
-    }
-    if (name.ends_with(".step") && source.item<std::int64_t>() < 0) {
-      throw data_error(fmt::format("optimizer.safetensors: tensor \"{}\" is negative", name), "use another checkpoint");
-    }
-    copies.emplace_back(target, source);
-  }
-  const c10::NoGradGuard no_gradient;
-  for (auto& [target, source] : copies) target.copy_(source);
 }
 
 double norm_of_norms(const std::vector<double>& squares) {

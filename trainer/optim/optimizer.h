@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +19,8 @@ class Optimizer {
   // scales the gradients in place. A parameter without a gradient, or that does not require one, is left alone, and so
   // is its state. Local.
   virtual void step(double learning_rate, double gradient_scale) = 0;
-  // Everything needed to go on exactly, per parameter: "<name>.exp_avg", "<name>.exp_avg_sq" and "<name>.step" (int64,
-  // the updates it had). Views of the live state, so write or copy them before the next step.
+  // Everything needed to go on exactly, per parameter: for AdamW "<name>.exp_avg", "<name>.exp_avg_sq" and
+  // "<name>.step" (int64, the updates it had). Views of the live state, so write or copy them before the next step.
   [[nodiscard]] virtual NamedTensors state() const = 0;
   // Throws Error(kData) when a tensor is missing or has another shape or type; then nothing has been loaded.
   virtual void load_state(const SafetensorsFile& file) = 0;
@@ -37,6 +38,19 @@ struct AdamWOptions {
 // threads.
 [[nodiscard]] std::unique_ptr<Optimizer> make_adamw(std::vector<NamedParameter> parameters,
                                                     const AdamWOptions& options);
+
+struct OptimizerOptions {
+  std::string name = "adamw_torch_fused";  // training.optim
+  // training.optim_args, "momentum=0.9,nesterov=true": momentum, dampening, nesterov of sgd; lr_decay, eps of adagrad;
+  // momentum, alpha, eps, centered of rmsprop.
+  std::string arguments;
+  AdamWOptions adamw;  // weight decay: of all; betas: also of lion
+};
+
+// adamw_torch(_fused), sgd, adagrad and rmsprop as torch.optim has them, adafactor as transformers' Trainer sets it up,
+// lion (lion_32bit). Throws Error(kUsage) for arguments that the optimizer does not take.
+[[nodiscard]] std::unique_ptr<Optimizer> make_optimizer(std::vector<NamedParameter> parameters,
+                                                        const OptimizerOptions& options);
 
 // L2 norm over all gradients (torch.nn.utils.clip_grad_norm_'s: norm of the norms per tensor). NaN or infinite when any
 // gradient is. On the CPU it does not depend on the number of threads. 0 when no parameter has a gradient. Local.

@@ -185,7 +185,7 @@ TEST(Settings, RefusesValuesOutOfRange) {
        "\"epochs\" is not a known choice | did you mean \"epoch\"? choose one of: no, steps, epoch"},
       {"lr_scheduler_type = \"greedy\"",
        "\"greedy\" is known to the Hugging Face Trainer, but not supported by dtrain"},
-      {"optim = \"adafactor\"", "known to the Hugging Face Trainer"},
+      {"optim = \"ademamix\"", "known to the Hugging Face Trainer"},
       {"train_sampling_strategy = \"group_by_length\"", "known to the Hugging Face Trainer"},
       {"report_to = \"tensorboard\"", "known to the Hugging Face Trainer"},
       {"report_to = [\"jsonl\", \"jsonl\"]", "contains \"jsonl\" twice"},

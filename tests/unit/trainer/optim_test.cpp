@@ -18,6 +18,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
@@ -102,6 +103,118 @@ TEST(AdamW, FollowsTorchFor20StepsWithClippingAndWarmup) {
     expect_close(state[3 * i + 1].second, end.at("exp_avg_sq"), "exp_avg_sq");
     EXPECT_EQ(state[3 * i + 2].second.item<std::int64_t>(), end.at("step").get<std::int64_t>());
   }
+}
+
+std::vector<NamedParameter> other_parameters() {
+  std::vector<NamedParameter> parameters;
+  for (const Json& each : golden().at("other_optimizers").at("parameters")) parameters.push_back(parameter_of(each));
+  return parameters;
+}
+
+OptimizerOptions other_options(const std::string& name, const std::string& arguments) {
+  return {.name = name,
+          .arguments = arguments,
+          .adamw = {.weight_decay = golden().at("other_optimizers").at("weight_decay").get<double>()}};
+}
+
+// Gradients four times too large, which the scale takes back: as clipping does.
+void other_step(std::vector<NamedParameter>& parameters, Optimizer& optimizer, std::size_t step) {
+  const Json& run = golden().at("other_optimizers");
+  set_gradients(parameters, run.at("gradients")[step]);
+  for (NamedParameter& parameter : parameters) parameter.value.mutable_grad().mul_(4);
+  optimizer.step(run.at("rates")[step].get<double>(), 0.25);
+}
+
+TEST(Optimizers, FollowTorchAndTransformersFor20Steps) {
+  for (const Json& run : golden().at("other_optimizers").at("runs")) {
+    std::vector<NamedParameter> parameters = other_parameters();
+    const auto optimizer = make_optimizer(
+        parameters, other_options(run.at("name").get<std::string>(), run.at("arguments").get<std::string>()));
+    std::size_t step = 0;
+    for (const Json& recorded : run.at("values")) {
+      while (step <= recorded[0].get<std::size_t>()) other_step(parameters, *optimizer, step++);
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        expect_close(parameters[i].value, recorded[1][i],
+                     fmt::format("{} {} {} step {}", run.at("name").get<std::string>(),
+                                 run.at("arguments").get<std::string>(), parameters[i].name, step - 1));
+      }
+    }
+  }
+}
+
+// Algorithm 2 of the paper, written out in double.
+TEST(Optimizers, LionFollowsItsPaper) {
+  const Json& run = golden().at("other_optimizers");
+  std::vector<NamedParameter> parameters = other_parameters();
+  const auto optimizer = make_optimizer(parameters, other_options("lion", ""));
+  std::vector<at::Tensor> values;
+  std::vector<at::Tensor> averages;
+  for (const NamedParameter& parameter : parameters) {
+    values.push_back(parameter.value.detach().to(at::kDouble).clone());
+    averages.push_back(at::zeros_like(values.back()));
+  }
+  for (std::size_t step = 0; step < 20; ++step) {
+    other_step(parameters, *optimizer, step);
+    const double rate = run.at("rates")[step].get<double>();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const at::Tensor gradient = parameters[i].value.grad().to(at::kDouble).div(4);
+      const at::Tensor direction = averages[i].mul(0.9).add(gradient, 0.1).sign();
+      const double decay = parameters[i].decay ? run.at("weight_decay").get<double>() : 0;
+      values[i] = values[i].sub(direction.add(values[i], decay), rate);
+      averages[i] = averages[i].mul(0.999).add(gradient, 0.001);
+      EXPECT_LT(parameters[i].value.detach().to(at::kDouble).sub(values[i]).abs().max().item<double>(), 1e-6) << step;
+    }
+  }
+}
+
+TEST(Optimizers, SavedStateContinuesBitForBit) {
+  const std::vector<std::pair<std::string, std::string>> all = {{"sgd", "momentum=0.9"},
+                                                                {"adagrad", ""},
+                                                                {"rmsprop", "momentum=0.5,centered=true"},
+                                                                {"adafactor", ""},
+                                                                {"lion", ""}};
+  for (const auto& [name, arguments] : all) {
+    std::vector<NamedParameter> whole = other_parameters();
+    std::vector<NamedParameter> resumed = other_parameters();
+    const auto whole_optimizer = make_optimizer(whole, other_options(name, arguments));
+    const auto first_half = make_optimizer(resumed, other_options(name, arguments));
+    const auto second_half = make_optimizer(resumed, other_options(name, arguments));
+    const test::TempFolder folder;
+    const auto file = folder.path() / "optimizer.safetensors";
+    for (std::size_t step = 0; step < 20; ++step) {
+      if (step == 7) {
+        write_safetensors(file, first_half->state(), {});
+        second_half->load_state(SafetensorsFile(file));
+      }
+      other_step(whole, *whole_optimizer, step);
+      other_step(resumed, step < 7 ? *first_half : *second_half, step);
+    }
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_TRUE(at::equal(whole[i].value, resumed[i].value)) << name << " " << whole[i].name;
+    }
+    EXPECT_THROW(
+        make_optimizer(other_parameters(), other_options("adamw_torch", ""))->load_state(SafetensorsFile(file)), Error);
+  }
+}
+
+TEST(Optimizers, WrongArgumentsAreErrorsThatSayWhatIsRight) {
+  const auto message = [](const std::string& name, const std::string& arguments) {
+    try {
+      (void)make_optimizer(other_parameters(), other_options(name, arguments));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kUsage);
+      return std::string(error.what()) + " | " + error.hint();
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(message("sgd", "momentun=0.9"),
+            "training.optim_args: \"momentun=0.9\" for \"sgd\" | did you mean \"momentum\"?");
+  EXPECT_THAT(message("sgd", "momentum=much"), testing::HasSubstr("is not a number"));
+  EXPECT_THAT(message("sgd", "momentum"), testing::HasSubstr("known: momentum, dampening, nesterov"));
+  EXPECT_THAT(message("sgd", "nesterov=true"), testing::HasSubstr("nesterov without momentum"));
+  EXPECT_THAT(message("rmsprop", "centered=maybe"), testing::HasSubstr("true or false"));
+  EXPECT_THAT(message("adamw_torch", "momentum=1"), testing::HasSubstr("takes no arguments"));
+  EXPECT_EQ(message("rmsprop", " alpha = 0.9 , centered = true, "), "no error");
 }
 
 TEST(AdamW, SavedStateContinuesBitForBit) {
