@@ -74,10 +74,10 @@ def write_toml(path, sections):
     return path
 
 
-def recipe(folder, model, **changes):
+def recipe(folder, model_folder, /, **changes):
     """A small run on the review sample; `changes` are {section: {key: value}}, None removes a key."""
     sections = {
-        "model": {"path": str(model), "task": "sequence-classification", "num_labels": 2},
+        "model": {"path": str(model_folder), "task": "sequence-classification", "num_labels": 2},
         "tokenizer": {"max_length": 32},
         "data": {"train": str(IMDB / "imdb-small-train.jsonl"), "eval": str(IMDB / "imdb-small-test.jsonl"), "text": "text",
                  "label": "label", "train_samples": 64, "eval_samples": 32, "cache_dir": str(folder / "tokens")},
