@@ -168,7 +168,9 @@ def measure(options):
     result["tokens"] = statistics.mean(record["tokens"] for record in records)
     result["padded_tokens"] = statistics.mean(record["input_elements"] for record in records)
     computed = result["padded_tokens"] if options.padded else result["tokens"]
-    least = floors(sizes, computed, options.batch, options.ranks, result["ceiling"], options.precision)
+    # Where bf16 is slower than fp32 the CPU has no such arithmetic, and dtrain computes in fp32.
+    faster = options.precision if result["ceiling"][options.precision] > result["ceiling"]["fp32"] else "fp32"
+    least = floors(sizes, computed, options.batch, options.ranks, result["ceiling"], faster)
     result["parts"] = {part: {"seconds": statistics.median(record["seconds"][part] for record in records), "floor": floor}
                        for part, floor in least.items()}
     result["title"] = (f"{options.model.name}, {options.precision}, {options.batch} x {options.max_length}"

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "configs/metric_names.h"
 #include "configs/setting.h"
 #include "core/error.h"
 
@@ -162,20 +163,22 @@ class Checker {
   }
 
   void check_metric(const std::string& spec) const {
-    static const std::vector<std::string> kNames = {"accuracy", "f1", "precision", "recall", "mse"};
-    static const std::vector<std::string> kAverages = {"binary", "micro", "macro", "weighted"};
     const std::string name = metric_result_name(spec);
-    if (std::find(kNames.begin(), kNames.end(), name) == kNames.end()) {
-      const std::string nearest = nearest_name(name, kNames);
+    const MetricName* metric = find_metric(name);
+    if (metric == nullptr) {
+      std::vector<std::string_view> names;
+      for (const MetricName& each : metric_table()) names.push_back(each.name);
+      const std::string nearest = nearest_name(name, names);
       fail(fmt::format("{} is not a known metric", shown(spec)),
            fmt::format("{}known: {}", nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest),
-                       fmt::join(kNames, ", ")));
+                       fmt::join(names, ", ")));
     }
     if (spec.size() == name.size()) return;
-    if (name == "accuracy" || name == "mse") fail(fmt::format("{} has no average: write \"{}\"", shown(spec), name));
+    if (metric->averages.empty()) fail(fmt::format("{} has no average: write \"{}\"", shown(spec), name));
     const std::string average = spec.substr(name.size() + 1);
-    if (std::find(kAverages.begin(), kAverages.end(), average) == kAverages.end()) {
-      fail(fmt::format("{} has an unknown average", shown(spec)), fmt::format("known: {}", fmt::join(kAverages, ", ")));
+    if (std::find(metric->averages.begin(), metric->averages.end(), average) == metric->averages.end()) {
+      fail(fmt::format("{} has an unknown average", shown(spec)),
+           fmt::format("known: {}", fmt::join(metric->averages, ", ")));
     }
   }
 

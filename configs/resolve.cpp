@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "configs/load_config.h"
+#include "configs/metric_names.h"
 #include "configs/setting.h"
 #include "core/error.h"
 
@@ -90,10 +91,11 @@ class Resolver {
              "remove data.labels, or set model.problem_type to \"single_label_classification\"");
       }
       for (const std::string& metric : config_.metrics.compute) {
-        if (metric != "mse") {
+        const MetricName* known = find_metric(metric_result_name(metric));
+        if (known != nullptr && !known->for_numbers) {
           fail({"metrics.compute", "model.problem_type"},
                fmt::format("\"{}\" needs classes, and this is regression", metric),
-               "use \"mse\", or change model.problem_type");
+               fmt::format("use one of {}, or change model.problem_type", metric_names_for(true)));
         }
       }
     }
@@ -131,6 +133,16 @@ class Resolver {
   void check_best_model() const {
     const TrainingConfig& training = config_.training;
     if (training.metric_for_best_model) check_metric_name(*training.metric_for_best_model);
+    if (config_.callbacks.early_stopping_patience) {
+      if (training.eval_strategy == "no") {
+        fail({"callbacks.early_stopping_patience", "training.eval_strategy"}, "counts evaluations, and there are none",
+             "set training.eval_strategy to \"steps\" or \"epoch\"");
+      }
+      if (!training.metric_for_best_model) {
+        fail({"callbacks.early_stopping_patience"}, "needs metric_for_best_model",
+             "set training.metric_for_best_model, for example to \"loss\"");
+      }
+    }
     if (training.save_strategy == "best") {
       if (training.eval_strategy == "no") {
         fail({"training.save_strategy"}, "\"best\" saves after evaluations, and eval_strategy is \"no\"",

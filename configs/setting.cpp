@@ -164,8 +164,6 @@ const Setting* find_setting(std::string_view section, std::string_view key) {
   return nullptr;
 }
 
-std::string metric_result_name(std::string_view spec) { return std::string(spec.substr(0, spec.find(':'))); }
-
 std::string describe_type(const Setting& setting) {
   switch (setting.type) {
     case SettingType::kBool:

@@ -62,9 +62,6 @@ struct SettingSection {
 // one), or Error(kUsage) "<where>: <section.key>: <reason>" when type, range or choice do not fit.
 [[nodiscard]] Json checked_value(const Setting& setting, const Json& value, const std::string& where);
 
-// "accuracy" of "accuracy", "f1" of "f1:weighted": the name under which a metric's result is logged.
-[[nodiscard]] std::string metric_result_name(std::string_view spec);
-
 // A value as TOML text, in one line; null is "".
 [[nodiscard]] std::string toml_text(const Json& value);
 

@@ -23,16 +23,17 @@ namespace {
 
 TokenOrigin origin_of(const TokenDataOptions& options, const Tokenizer& tokenizer) {
   const ReaderOptions& reader = options.reader;
-  const Json settings = {{"format", static_cast<int>(reader.format)},
-                         {"text", reader.text_column},
-                         {"label", reader.label_column},
-                         {"label_kind", static_cast<int>(reader.label_kind)},
-                         {"labels", reader.class_names},
-                         {"num_labels", reader.num_labels},
-                         {"replace_invalid_utf8", reader.invalid_utf8 == InvalidUtf8::kReplace},
-                         {"samples", options.samples.value_or(-1)},
-                         {"shuffle_seed", options.samples ? options.shuffle_seed : 0},
-                         {"max_length", options.max_length}};
+  Json settings = {{"format", static_cast<int>(reader.format)},
+                   {"text", reader.text_column},
+                   {"label", reader.label_column},
+                   {"label_kind", static_cast<int>(reader.label_kind)},
+                   {"labels", reader.class_names},
+                   {"num_labels", reader.num_labels},
+                   {"replace_invalid_utf8", reader.invalid_utf8 == InvalidUtf8::kReplace},
+                   {"samples", options.samples.value_or(-1)},
+                   {"shuffle_seed", options.samples ? options.shuffle_seed : 0},
+                   {"max_length", options.max_length}};
+  if (!reader.has_labels) settings["has_labels"] = false;
   return {source_digest(reader), tokenizer.digest(), settings.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }
 

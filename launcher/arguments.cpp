@@ -15,8 +15,11 @@
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 4> kCommands = {"train", "config", "doctor", "help"};
-constexpr std::array<std::string_view, 5> kOptions = {"--set", "--bind", "--markdown", "--help", "--version"};
+constexpr std::array<std::string_view, 6> kCommands = {"train", "evaluate", "predict", "config", "doctor", "help"};
+constexpr std::array<std::string_view, 9> kOptions = {"--set",        "--bind",     "--model", "--data",   "--out",
+                                                      "--unlabelled", "--markdown", "--help",  "--version"};
+// Those with a value in the next word.
+constexpr std::array<std::string_view, 5> kValueOptions = {"--set", "--bind", "--model", "--data", "--out"};
 
 const char* const kSeeHelp = "dtrain --help shows commands, options and examples";
 
@@ -40,7 +43,7 @@ void check_options(const std::vector<std::string>& words) {
 // Position of the first word that is neither an option nor an option's value, or the number of words.
 std::size_t first_plain_word(const std::vector<std::string>& words) {
   for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == "--set" || words[i] == "--bind") {
+    if (std::find(kValueOptions.begin(), kValueOptions.end(), words[i]) != kValueOptions.end()) {
       ++i;
     } else if (!is_option(words[i])) {
       return i;
@@ -99,6 +102,18 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   CLI::App* train = app.add_subcommand("train");
   train->add_option("file", parsed.file)->required();
   add_shared(train);
+  const auto add_uses_of_model = [&](CLI::App* command) {
+    command->add_option("file", parsed.file)->required();
+    command->add_option("--model", parsed.model);
+    command->add_option("--data", parsed.data);
+    command->add_option("--out", parsed.out);
+    add_shared(command);
+  };
+  CLI::App* evaluate = app.add_subcommand("evaluate");
+  add_uses_of_model(evaluate);
+  CLI::App* predict = app.add_subcommand("predict");
+  predict->add_flag("--unlabelled", parsed.unlabelled);
+  add_uses_of_model(predict);
   CLI::App* config = app.add_subcommand("config");
   CLI::Option* config_file = config->add_option("file", parsed.file);
   config->add_flag("--markdown", parsed.markdown);
@@ -117,6 +132,8 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   }
   parsed.bind = bind == "none" ? BindMode::kNone : BindMode::kFair;
   if (*train) parsed.command = Arguments::Command::kTrain;
+  if (*evaluate) parsed.command = Arguments::Command::kEvaluate;
+  if (*predict) parsed.command = Arguments::Command::kPredict;
   if (*config) parsed.command = Arguments::Command::kConfig;
   if (*doctor) parsed.command = Arguments::Command::kDoctor;
   if (*help) parsed.command = Arguments::Command::kHelp;
@@ -137,6 +154,8 @@ Hugging Face Trainer and without Python.
 
 Commands
   dtrain FILE.toml             train (also: dtrain train FILE.toml)
+  dtrain evaluate FILE.toml    loss and metrics of the trained model (output_dir) on data.eval
+  dtrain predict FILE.toml     its prediction for every example of data.eval, as JSON Lines
   dtrain config FILE.toml      print the resolved settings and where each value comes from; trains nothing
   dtrain config --markdown     print the page about all settings (docs/settings.md)
   dtrain doctor [FOLDER]       check this machine or job: MPI, devices, cores, sums over ranks, disk
@@ -146,6 +165,10 @@ Options
   --set SECTION.KEY=VALUE      override a setting of the file; may be repeated
   --bind fair|none             fair (default): each rank of a node gets its share of the cores and as many threads;
                                none: leave cores as mpirun or srun set them
+  --model FOLDER               evaluate, predict: another model: a checkpoint, or one of the Hub
+  --data FILE                  evaluate, predict: other data than data.eval
+  --out FILE                   evaluate: write the results as JSON; predict: default predictions.jsonl in output_dir
+  --unlabelled                 predict: the data has no labels
   --version                    versions of dtrain and its libraries
   --help                       this text
 
@@ -155,6 +178,7 @@ Examples
   srun --mpi=pmix dtrain imdb.toml                     the ranks of a Slurm job, one per GPU
   dtrain imdb.toml --set training.learning_rate=1e-4 --set training.output_dir=results/b
   dtrain imdb.toml --set training.resume_from_checkpoint=latest
+  dtrain predict imdb.toml --data new.jsonl --unlabelled --out new-predicted.jsonl
 
 Settings
 {}  docs/settings.md lists them all. [training] has the names and defaults of transformers.TrainingArguments.

@@ -9,11 +9,15 @@
 namespace dtrain {
 
 struct Arguments {
-  enum class Command { kTrain, kConfig, kDoctor, kHelp, kVersion };
+  enum class Command { kTrain, kEvaluate, kPredict, kConfig, kDoctor, kHelp, kVersion };
   Command command = Command::kTrain;
-  std::string file;                    // of kTrain and kConfig
+  std::string file;                    // of kTrain, kEvaluate, kPredict and kConfig
   std::vector<std::string> overrides;  // --set, in order
   BindMode bind = BindMode::kFair;
+  std::string model;         // evaluate, predict: the folder of the model, "" for training.output_dir
+  std::string data;          // evaluate, predict: the data, "" for data.eval
+  std::string out;           // evaluate, predict: the file to write, "" for the one in the model's folder
+  bool unlabelled = false;   // predict: the data has no label column
   bool markdown = false;     // config: the page of all settings instead
   std::string section;       // help: the section whose settings to explain, "" for the general help
   std::string folder = ".";  // doctor: where the disk is measured

@@ -151,12 +151,17 @@ Problem problem_of(const ModelConfig& settings, const Json& model_json) {
   return problem;
 }
 
-Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads) {
+Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads,
+                   const InputsWanted& wanted) {
   Inputs inputs;
   const fs::path model_folder = pretrained_folder(config.model.path);
   const Json model_json = read_json_file(model_folder / "config.json");
   const Problem problem = problem_of(config.model, model_json);
   inputs.problem_type = problem.type;
+  if (config.training.label_smoothing_factor > 0 && problem.type != ProblemType::kSingleLabel) {
+    throw usage_error("training.label_smoothing_factor: only problems with one class an example have labels to smooth",
+                      "set it to 0, or change model.problem_type");
+  }
   inputs.tokenizer = load_tokenizer(pretrained_folder(*config.tokenizer.path));
   check_fit(model_json, *inputs.tokenizer, config);
   const Padding padding = choose_padding(config.tokenizer, *inputs.tokenizer);
@@ -169,6 +174,7 @@ Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host
                                    .pad_token_id = padding.id,
                                    .seed = static_cast<std::uint64_t>(config.training.seed),
                                    .random_init = config.model.random_init,
+                                   .label_smoothing = config.training.label_smoothing_factor,
                                    .compute_padding = config.model.compute_padding});
   inputs.model = std::move(loaded.model);
   inputs.report = std::move(loaded.report);
@@ -194,15 +200,16 @@ Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host
   options.max_length = inputs.max_length;
   options.cache_dir = expand_home(config.data.cache_dir);
   options.threads = threads;
-  inputs.train_data = load_data(options, *inputs.tokenizer, world, host, "training");
+  if (wanted.train_data) inputs.train_data = load_data(options, *inputs.tokenizer, world, host, "training");
   if (config.data.eval) {
     options.reader.path = expand_home(*config.data.eval);
     options.samples = config.data.eval_samples;
+    options.reader.has_labels = wanted.eval_labels;
     inputs.eval_data = load_data(options, *inputs.tokenizer, world, host, "evaluation");
   }
   agree(host, "data",
         {{"tokenizer", inputs.tokenizer->digest()},
-         {"training data", inputs.train_data->digest()},
+         {"training data", inputs.train_data ? inputs.train_data->digest() : "none"},
          {"evaluation data", inputs.eval_data ? inputs.eval_data->digest() : "none"}});
   return inputs;
 }

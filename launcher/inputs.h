@@ -26,17 +26,23 @@ struct Inputs {
   ProblemType problem_type = ProblemType::kSingleLabel;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::int64_t max_length = 0;
-  std::shared_ptr<const Dataset> train_data;
-  std::shared_ptr<const Dataset> eval_data;  // null when data.eval is not set
+  std::shared_ptr<const Dataset> train_data;  // null when it is not wanted
+  std::shared_ptr<const Dataset> eval_data;   // null when data.eval is not set
   std::shared_ptr<const Collator> collator;
   // Name and content of the tokenizer's files as the result carries them: read once, so that a run does not depend on
   // files that change under it.
   std::vector<std::pair<std::string, std::string>> tokenizer_files;
 };
 
+struct InputsWanted {
+  bool train_data = true;
+  bool eval_labels = true;  // false: the evaluation data has none
+};
+
 // Collective: one rank per node builds missing token stores with `threads` threads, the others wait and open them; the
 // digests of data and tokenizer are compared between all ranks. Throws Error for everything that does not fit.
-[[nodiscard]] Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads);
+[[nodiscard]] Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host, int threads,
+                                 const InputsWanted& wanted = {});
 
 // What the head predicts, as the settings or else config.json of the model say it.
 struct Problem {

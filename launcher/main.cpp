@@ -15,6 +15,7 @@
 #include "launcher/config_command.h"
 #include "launcher/doctor_command.h"
 #include "launcher/failure.h"
+#include "launcher/model_commands.h"
 #include "launcher/train_command.h"
 #include "launcher/versions.h"
 #include "trainer/position.h"
@@ -39,6 +40,9 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
       return dtrain::run_doctor(arguments, session);
     case Arguments::Command::kTrain:
       return dtrain::run_train(arguments, session);
+    case Arguments::Command::kEvaluate:
+    case Arguments::Command::kPredict:
+      return dtrain::run_model(arguments, session);
   }
   return ExitCode::kInternal;
 }

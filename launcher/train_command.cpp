@@ -5,31 +5,23 @@
 #include <memory>
 #include <optional>
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
-#include "configs/config_text.h"
-#include "configs/load_config.h"
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
-#include "dist/agreement.h"
-#include "dist/core_binding.h"
 #include "dist/make_communicator.h"
-#include "launcher/config_file.h"
-#include "launcher/device.h"
 #include "launcher/failure.h"
 #include "launcher/inputs.h"
+#include "launcher/job_setup.h"
 #include "launcher/stop_signals.h"
-#include "launcher/versions.h"
+#include "trainer/callbacks/early_stopping.h"
 #include "trainer/callbacks/log_printer.h"
 #include "trainer/callbacks/log_writer.h"
 #include "trainer/callbacks/progress_bar.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/run_lock.h"
 #include "trainer/first_rank.h"
-#include "trainer/kernels/cpu/block_cache.h"
 #include "trainer/model_parameters.h"
 #include "trainer/position.h"
 #include "trainer/trainer.h"
@@ -37,30 +29,6 @@
 namespace dtrain {
 namespace fs = std::filesystem;
 namespace {
-
-log::Level level_of(const std::string& name, log::Level passive) {
-  if (name == "debug") return log::Level::kDebug;
-  if (name == "info") return log::Level::kInfo;
-  if (name == "warning") return log::Level::kWarning;
-  if (name == "error" || name == "critical") return log::Level::kError;
-  return passive;
-}
-
-// Collective. The settings, equal on all ranks.
-TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host) {
-  const std::string bytes = share_config_file(arguments, host);
-  LoadedConfig loaded = load_config(bytes, arguments.file, arguments.overrides);
-  const TrainingConfig& training = loaded.config.training;
-  log::set_up(world.rank, world.world_size, level_of(training.log_level, log::Level::kInfo),
-              level_of(training.log_level_replica, log::Level::kWarning));
-  if (world.is_first()) {
-    for (const std::string& warning : loaded.warnings) log::warning("{}", warning);
-  }
-  std::vector<AgreementItem> items = {{"settings", config_digest(loaded.config)}};
-  for (const auto& [name, version] : versions()) items.push_back({name, version});
-  agree(host, "configuration", items);
-  return std::move(loaded.config);
-}
 
 // output_dir in the hands of this job: locked by rank 0 and fit to be written into.
 class OutputFolder {
@@ -109,15 +77,6 @@ class OutputFolder {
   bool taken_ = false;
 };
 
-// Collective. What each rank computes on, as one line per distinct answer.
-void log_devices(const World& world, HostComm& host, const ChosenDevice& device, const CoreShare& share) {
-  const std::string mine = fmt::format("{}, {} thread{} on cores {}", device.name, share.threads,
-                                       share.threads == 1 ? "" : "s", fmt::join(share.cpus, " "));
-  const std::vector<std::string> all = host.all_gather("devices", fmt::format("{}: {}", world.host, mine));
-  if (!world.is_first()) return;
-  for (std::size_t rank = 0; rank < all.size(); ++rank) log::info("rank {} on {}", rank, all[rank]);
-}
-
 void log_plan(const Trainer& trainer, const TrainConfig& config, const Inputs& inputs) {
   const TrainingConfig& training = config.training;
   const std::int64_t per_step =
@@ -140,12 +99,20 @@ void log_plan(const Trainer& trainer, const TrainConfig& config, const Inputs& i
 
 bool wants_progress_bar(const TrainingConfig& training) {
   if (training.disable_tqdm) return !*training.disable_tqdm;
-  return stderr_is_terminal() && level_of(training.log_level, log::Level::kInfo) != log::Level::kError;
+  return stderr_is_terminal() && training.log_level != "error" && training.log_level != "critical";
 }
 
 std::vector<std::shared_ptr<Callback>> make_callbacks(const TrainConfig& config, const fs::path& folder) {
   std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl"),
                                                       std::make_shared<LogPrinter>()};
+  if (config.callbacks.early_stopping_patience) {
+    const std::string metric = best_metric_name(config.training);
+    callbacks.push_back(
+        std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = *config.callbacks.early_stopping_patience,
+                                                             .threshold = config.callbacks.early_stopping_threshold,
+                                                             .metric = metric,
+                                                             .greater_is_better = greater_is_better(config.training)}));
+  }
   if (wants_progress_bar(config.training)) {
     ProgressOptions options;
     options.terminal = stderr_is_terminal();
@@ -158,31 +125,24 @@ ExitCode train(const TrainConfig& config, const Arguments& arguments, MpiSession
   const World& world = session.world();
   HostComm& host = session.host();
   const Stopwatch start;
-  const ChosenDevice device = choose_device(config.training, world);
-  const CoreShare share = bind_cores(world, host, arguments.bind);
-  at::set_num_threads(share.threads);
-  at::globalContext().setFlushDenormal(true);
-  if (device.device.is_cpu()) cpu::use_block_cache();
-  log_devices(world, host, device, share);
+  const JobDevice job = set_up_device(config.training, arguments, session);
 
   // One rank per node tokenises while the others wait: it may use the threads of all of them.
-  Inputs inputs = load_inputs(config, world, host, share.threads * world.local_size);
-  inputs.model->to(device.device);
+  Inputs inputs = load_inputs(config, world, host, job.threads * world.local_size);
+  inputs.model->to(job.device);
   TrainerParts parts;
   parts.model = inputs.model;
   parts.train_data = inputs.train_data;
   parts.eval_data = inputs.eval_data;
   parts.collator = inputs.collator;
-  for (const std::string& metric : config.metrics.compute) {
-    parts.metrics.push_back(make_metric(metric, inputs.num_labels, inputs.problem_type == ProblemType::kMultiLabel));
-  }
+  parts.metrics = make_metrics(config, inputs);
   parts.callbacks = make_callbacks(config, folder.path());
   parts.tokenizer_files = inputs.tokenizer_files;
   parts.world = world;
   parts.host = &host;
-  parts.communicator = make_communicator(world, host, device.device,
+  parts.communicator = make_communicator(world, host, job.device,
                                          {.deadline_seconds = static_cast<double>(config.training.ddp_timeout)});
-  parts.device = device.device;
+  parts.device = job.device;
   parts.received_signal = &StopSignals::received;
   if (world.is_first() && world.world_size > 1) log::info("gradients are summed by: {}", parts.communicator->backend());
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
+#include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
 #include "core/clock.h"
@@ -46,23 +48,59 @@ std::vector<std::int64_t> longest_first(const Dataset& dataset) {
 struct Accumulated {
   std::vector<std::int64_t> counts;
   std::vector<ExactSum> sums;
+  std::vector<float> values;
 
   void add(const MetricState& state) {
     counts.resize(state.counts.size());
     sums.resize(state.sums.size());
     for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += state.counts[i];
     for (std::size_t i = 0; i < sums.size(); ++i) sums[i].add(state.sums[i]);
+    values.insert(values.end(), state.values.begin(), state.values.end());
   }
 };
 
+// The ranks' vectors, one after the other.
+template <class Value>
+std::vector<Value> from_all_ranks(HostComm& host, const std::vector<Value>& mine) {
+  const std::string_view bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(Value));
+  std::vector<Value> all;
+  for (const std::string& part : host.all_gather("values of examples", bytes)) {
+    const std::size_t before = all.size();
+    all.resize(before + part.size() / sizeof(Value));
+    std::memcpy(all.data() + before, part.data(), part.size());
+  }
+  return all;
+}
+
 }  // namespace
 
-EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& dataset,
-                          const std::shared_ptr<const Collator>& collator,
-                          const std::vector<std::unique_ptr<Metric>>& metrics, HostComm& host,
-                          const EvaluationOptions& options,
-                          const std::function<void(std::int64_t, std::int64_t)>& on_batch) {
-  const Stopwatch watch;
+EvaluationOptions evaluation_options(const TrainingConfig& training, Precision precision, c10::Device device) {
+  return {.batch_size = training.per_device_eval_batch_size,
+          .prefetch = prefetched_batches(training),
+          .precision = precision,
+          .device = device};
+}
+
+std::string best_metric_name(const TrainingConfig& training) {
+  const std::string& name = training.metric_for_best_model.value();
+  return name.starts_with("eval_") ? name : "eval_" + name;
+}
+
+bool greater_is_better(const TrainingConfig& training) {
+  return training.greater_is_better.value_or(!best_metric_name(training).ends_with("loss"));
+}
+
+std::int64_t prefetched_batches(const TrainingConfig& training) {
+  constexpr std::int64_t kDefaultFactor = 2;
+  return std::max<std::int64_t>(1, training.dataloader_num_workers) *
+         training.dataloader_prefetch_factor.value_or(kDefaultFactor);
+}
+
+std::int64_t visit_batches(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                           const std::shared_ptr<const Collator>& collator, const HostComm& host,
+                           const EvaluationOptions& options,
+                           const std::function<void(const Batch&, const ModelOutput&)>& visit,
+                           const OnBatch& on_batch) {
   const ShardOptions shard_options{.batch_size = options.batch_size,
                                    .rank = host.rank(),
                                    .world_size = host.size(),
@@ -70,7 +108,26 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
                                    .even_batches = false};
   std::vector<MicroBatchPlan> plan = shard(longest_first(*dataset), shard_options);
   const auto batches = static_cast<std::int64_t>(plan.size());
+  const EvaluationMode mode(model);
+  const c10::AutoGradMode no_gradient(false);
+  BatchLoader loader(dataset, collator, std::move(plan), shard_options, 1, 0, options.prefetch);
+  for (std::int64_t done = 0; std::optional<Batch> batch = loader.next();) {
+    ModelOutput output;
+    {
+      const AutocastScope autocast(options.device.type(), options.precision);
+      output = model.forward(to_device(*batch, options.device));
+    }
+    visit(*batch, output);
+    if (on_batch) on_batch(++done, batches);
+  }
+  return batches;
+}
 
+EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                          const std::shared_ptr<const Collator>& collator,
+                          const std::vector<std::unique_ptr<Metric>>& metrics, HostComm& host,
+                          const EvaluationOptions& options, const OnBatch& on_batch) {
+  const Stopwatch watch;
   ExactSum loss;
   std::int64_t examples = 0;
   std::vector<Accumulated> accumulated(metrics.size());
@@ -78,31 +135,20 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
     metrics[m]->reset();
     accumulated[m].add(metrics[m]->state());  // fixes the sizes for ranks without a batch
   }
-  {
-    const EvaluationMode mode(model);
-    const c10::AutoGradMode no_gradient(false);
-    BatchLoader loader(dataset, collator, std::move(plan), shard_options, 1, 0, options.prefetch);
-    for (std::int64_t done = 0; std::optional<Batch> batch = loader.next();) {
-      ModelOutput output;
-      {
-        const AutocastScope autocast(options.device.type(), options.precision);
-        output = model.forward(to_device(*batch, options.device));
-      }
-      const at::Tensor losses = output.loss_each.to(at::kCPU, at::kFloat).contiguous();
-      const float* each = losses.const_data_ptr<float>();
-      for (std::int64_t i = 0; i < batch->size; ++i) loss.add(static_cast<double>(each[i]));
-      examples += batch->size;
-      if (!metrics.empty()) {
-        const at::Tensor logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
-        for (std::size_t m = 0; m < metrics.size(); ++m) {
-          metrics[m]->reset();
-          metrics[m]->add(logits, (*batch)["labels"]);
-          accumulated[m].add(metrics[m]->state());
-        }
-      }
-      if (on_batch) on_batch(++done, batches);
+  const auto add = [&](const Batch& batch, const ModelOutput& output) {
+    const at::Tensor losses = output.loss_each.to(at::kCPU, at::kFloat).contiguous();
+    const float* each = losses.const_data_ptr<float>();
+    for (std::int64_t i = 0; i < batch.size; ++i) loss.add(static_cast<double>(each[i]));
+    examples += batch.size;
+    if (metrics.empty()) return;
+    const at::Tensor logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
+    for (std::size_t m = 0; m < metrics.size(); ++m) {
+      metrics[m]->reset();
+      metrics[m]->add(logits, batch["labels"]);
+      accumulated[m].add(metrics[m]->state());
     }
-  }
+  };
+  const std::int64_t batches = visit_batches(model, dataset, collator, host, options, add, on_batch);
 
   // One message: [examples, loss words, then per metric its counts and the words of its sums].
   std::vector<std::int64_t> words{examples};
@@ -135,12 +181,41 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
     MetricState& state = metrics[m]->state();
     for (std::int64_t& count : state.counts) count = words[next++];
     for (double& sum : state.sums) sum = take();
+    state.values = metrics[m]->keeps_values() ? from_all_ranks(host, accumulated[m].values) : std::vector<float>();
     for (auto& entry : metrics[m]->compute()) result.metrics.push_back(std::move(entry));
   }
   result.batches = busiest[0];
   std::vector<double> seconds{host.rank() == 0 ? watch.seconds() : 0.0};
   host.all_reduce_sum("evaluation seconds", seconds);
   result.seconds = seconds[0];
+  return result;
+}
+
+at::Tensor predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                          const std::shared_ptr<const Collator>& collator, HostComm& host,
+                          const EvaluationOptions& options, const OnBatch& on_batch) {
+  // Per example its index, and in the other vector its row of logits.
+  std::vector<std::int64_t> indices;
+  std::vector<float> rows;
+  (void)visit_batches(
+      model, dataset, collator, host, options,
+      [&](const Batch& batch, const ModelOutput& output) {
+        const at::Tensor logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
+        indices.insert(indices.end(), batch.example_index.begin(), batch.example_index.end());
+        rows.insert(rows.end(), logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel());
+      },
+      on_batch);
+  indices = from_all_ranks(host, indices);
+  rows = from_all_ranks(host, rows);
+  DTRAIN_CHECK(std::ssize(indices) == dataset->size(), "{} of {} examples were predicted", indices.size(),
+               dataset->size());
+  if (host.rank() != 0) return {};
+  const auto width = static_cast<std::int64_t>(rows.size() / indices.size());
+  at::Tensor result = at::empty({dataset->size(), width}, at::kFloat);
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    std::copy_n(rows.begin() + static_cast<std::ptrdiff_t>(i) * width, width,
+                result.mutable_data_ptr<float>() + indices[i] * width);
+  }
   return result;
 }
 

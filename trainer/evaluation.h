@@ -10,6 +10,7 @@
 
 #include <c10/core/Device.h>
 
+#include "configs/train_config.h"
 #include "core/json.h"
 #include "datasets/collators/collator.h"
 #include "datasets/dataset.h"
@@ -27,6 +28,16 @@ struct EvaluationOptions {
   c10::Device device = c10::Device(c10::kCPU);
 };
 
+[[nodiscard]] EvaluationOptions evaluation_options(const TrainingConfig& training, Precision precision,
+                                                   c10::Device device);
+// Micro-batches collated ahead of use: dataloader_num_workers x dataloader_prefetch_factor, as
+// torch.utils.data.DataLoader.
+[[nodiscard]] std::int64_t prefetched_batches(const TrainingConfig& training);
+
+// metric_for_best_model with its "eval_", and its direction.
+[[nodiscard]] std::string best_metric_name(const TrainingConfig& training);
+[[nodiscard]] bool greater_is_better(const TrainingConfig& training);
+
 struct EvaluationResult {
   double loss = 0;                                      // mean over all examples, summed in 128-bit integers
   std::vector<std::pair<std::string, double>> metrics;  // as Metric::compute names them
@@ -35,14 +46,29 @@ struct EvaluationResult {
   double seconds = 0;        // on rank 0
 };
 
-// Collective. Every rank evaluates its share of the batches (the longest examples first, which keeps padding and the
-// difference between ranks small), without gradient and without dropout; no filler takes part. The model returns in the
-// mode it came in. `on_batch(done, all)` is called after each batch of this rank. A loss that is not finite gives NaN.
+using OnBatch = std::function<void(std::int64_t done, std::int64_t all)>;
+
+// Calls visit(batch, output) for this rank's share of the batches (the longest examples first, which keeps padding and
+// the difference between ranks small), without gradient and without dropout; no filler takes part. The model returns in
+// the mode it came in. `on_batch` is called after each batch of this rank. Returns the number of batches. Local, but
+// every rank must call it for all examples to be visited.
+std::int64_t visit_batches(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                           const std::shared_ptr<const Collator>& collator, const HostComm& host,
+                           const EvaluationOptions& options,
+                           const std::function<void(const Batch&, const ModelOutput&)>& visit,
+                           const OnBatch& on_batch = {});
+
+// Collective. Loss and metrics over all examples of all ranks. A loss that is not finite gives NaN.
 [[nodiscard]] EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& dataset,
                                         const std::shared_ptr<const Collator>& collator,
                                         const std::vector<std::unique_ptr<Metric>>& metrics, HostComm& host,
-                                        const EvaluationOptions& options,
-                                        const std::function<void(std::int64_t, std::int64_t)>& on_batch = {});
+                                        const EvaluationOptions& options, const OnBatch& on_batch = {});
+
+// Collective. The logits of all examples, [examples, num_labels] float32 in the order of the data, on rank 0; undefined
+// on the others.
+[[nodiscard]] at::Tensor predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                                        const std::shared_ptr<const Collator>& collator, HostComm& host,
+                                        const EvaluationOptions& options, const OnBatch& on_batch = {});
 
 // The record that the Trainer logs: eval_loss, eval_<metric>..., eval_runtime, eval_samples_per_second,
 // eval_steps_per_second, with the Trainer's rounding of the last three.

@@ -16,6 +16,12 @@ bool cpu_has_bfloat16() {
 #endif
 }
 
+Precision wanted_precision(const TrainingConfig& training) {
+  if (training.bf16) return Precision::kBfloat16;
+  if (training.fp16) return Precision::kFloat16;
+  return Precision::kFloat32;
+}
+
 Precision agreed_precision(Precision wanted, c10::Device device, HostComm& host) {
   if (wanted != Precision::kBfloat16 || !device.is_cpu()) return wanted;
   std::array<std::int64_t, 1> without = {cpu_has_bfloat16() ? 0 : 1};

@@ -4,6 +4,7 @@
 
 #include <c10/core/Device.h>
 
+#include "configs/train_config.h"
 #include "dist/host_comm.h"
 
 namespace dtrain {
@@ -13,6 +14,9 @@ enum class Precision { kFloat32, kBfloat16, kFloat16 };
 // Whether this CPU multiplies bfloat16 numbers itself (AVX512-BF16, which every CPU with AMX has too). Without it
 // LibTorch converts element by element: measured on a Zen 3, seven times slower than float32.
 [[nodiscard]] bool cpu_has_bfloat16();
+
+// As bf16 and fp16 say.
+[[nodiscard]] Precision wanted_precision(const TrainingConfig& training);
 
 // Collective. `wanted`, or float32 for bfloat16 on CPUs of which one has no bfloat16 arithmetic; rank 0 warns then.
 [[nodiscard]] Precision agreed_precision(Precision wanted, c10::Device device, HostComm& host);

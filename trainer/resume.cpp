@@ -75,7 +75,14 @@ std::optional<fs::path> find_checkpoint(const TrainConfig& config, const Checkpo
   if (!config.training.resume_from_checkpoint) return std::nullopt;
   const std::string folder = on_first_rank(host, "checkpoint to resume", [&] {
     const fs::path chosen = choose_folder(config, store);
-    if (!chosen.empty()) check_same_run(config, chosen, facts);
+    if (chosen.empty()) return std::string();
+    std::error_code ignored;
+    if (!fs::exists(chosen / kOptimizerFile, ignored)) {
+      throw usage_error(fmt::format("cannot go on from {}: it was written with save_only_model and holds no optimizer",
+                                    chosen.string()),
+                        "to start a new run from its weights, set model.path to it and another output_dir");
+    }
+    check_same_run(config, chosen, facts);
     return chosen.string();
   });
   if (folder.empty()) return std::nullopt;

@@ -12,6 +12,9 @@
 
 namespace dtrain {
 
+// Of a checkpoint that can be resumed from.
+inline constexpr const char* kOptimizerFile = "optimizer.safetensors";
+
 // What must be the same for the order of the examples to be the same; kept in a checkpoint's manifest.
 struct RunFacts {
   int world_size = 1;

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "datasets/batch_loader.h"
 #include "trainer/callbacks/default_flow.h"
+#include "trainer/first_rank.h"
 #include "trainer/model_parameters.h"
 #include "trainer/position.h"
 #include "trainer/replicas.h"
@@ -16,18 +17,6 @@
 
 namespace dtrain {
 namespace {
-
-Precision precision_of(const TrainingConfig& training) {
-  if (training.bf16) return Precision::kBfloat16;
-  if (training.fp16) return Precision::kFloat16;
-  return Precision::kFloat32;
-}
-
-std::int64_t prefetched_batches(const TrainingConfig& training) {
-  constexpr std::int64_t kDefaultFactor = 2;  // as torch.utils.data.DataLoader
-  return std::max<std::int64_t>(1, training.dataloader_num_workers) *
-         training.dataloader_prefetch_factor.value_or(kDefaultFactor);
-}
 
 std::vector<at::Tensor> trainable_parameters(const Model& model) {
   std::vector<at::Tensor> parameters;
@@ -71,11 +60,12 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                  parts_.train_data->size(), shard_.batch_size, shard_.world_size),
                      "set dataloader_drop_last = false, or lower per_device_train_batch_size");
   }
-  precision_ = agreed_precision(precision_of(training), parts_.device, host_);
+  precision_ = agreed_precision(wanted_precision(training), parts_.device, host_);
   callbacks_.add(std::make_shared<DefaultFlow>(FlowOptions{.logging_strategy = training.logging_strategy,
                                                            .eval_strategy = training.eval_strategy,
                                                            .save_strategy = training.save_strategy,
-                                                           .logging_first_step = training.logging_first_step}));
+                                                           .logging_first_step = training.logging_first_step,
+                                                           .eval_delay = training.eval_delay}));
   for (const auto& callback : parts_.callbacks) callbacks_.add(callback);
 
   parameters_ = optimizer_parameters(*parts_.model);
@@ -98,10 +88,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                                   .max_grad_norm = training.max_grad_norm,
                                                   .precision = precision_,
                                                   .device = parts_.device});
-  evaluation_options_ = {.batch_size = training.per_device_eval_batch_size,
-                         .prefetch = prefetched_batches(training),
-                         .precision = precision_,
-                         .device = parts_.device};
+  evaluation_options_ = evaluation_options(training, precision_, parts_.device);
   if (training.prediction_loss_only) parts_.metrics.clear();
   make_state();
 }
@@ -127,7 +114,7 @@ void Trainer::resume() {
   if (!folder) return;
   log::info("resuming from {}", folder->string());
   load_weights(*parts_.model, *folder);
-  const SafetensorsFile file(*folder / "optimizer.safetensors");
+  const SafetensorsFile file(*folder / kOptimizerFile);
   optimizer_->load_state(file);
   totals_.load_state(file);
   if (precision_ == Precision::kFloat16) scaler_.load_state(file);
@@ -149,6 +136,7 @@ TrainOutcome Trainer::train() {
   const Stopwatch watch;
   // What a stopped run left undone after its last step (an evaluation, say) comes first.
   act_on_control();
+  if (config_.training.eval_on_start && state_.global_step == 0) (void)evaluate();
   const std::int64_t steps_per_epoch = arithmetic_.steps_per_epoch;
   std::int64_t first_micro_batch = state_.global_step % steps_per_epoch * config_.training.gradient_accumulation_steps;
   for (std::int64_t epoch = state_.global_step / steps_per_epoch;
@@ -223,6 +211,8 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
   state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
   state_.global_step = step;
+  const std::string& counted = config_.training.include_num_input_tokens_seen;
+  if (counted != "no") state_.num_input_tokens_seen += counted == "all" ? result.input_elements : result.tokens;
   callbacks_.on_step_end(state_, state_.control,
                          StepReport{.loss = result.loss,
                                     .grad_norm = result.grad_norm,
@@ -250,13 +240,20 @@ void Trainer::act_on_control() {
   if (control.should_save) save_checkpoint();
 }
 
+void Trainer::add_position(OrderedJson& record) const {
+  record["epoch"] = state_.epoch;
+  if (config_.training.include_num_input_tokens_seen != "no") {
+    record["num_input_tokens_seen"] = state_.num_input_tokens_seen;
+  }
+}
+
 void Trainer::log_training() {
   if (totals_.steps_since_log == 0) return;
   OrderedJson record;
   record["loss"] = totals_.loss_since_log / static_cast<double>(totals_.steps_since_log);
   record["grad_norm"] = last_grad_norm_;
   record["learning_rate"] = last_learning_rate_;
-  record["epoch"] = state_.epoch;
+  add_position(record);
   totals_.loss_since_log = 0;
   totals_.steps_since_log = 0;
   callbacks_.on_log(state_, state_.control, state_.add_log(std::move(record)));
@@ -271,9 +268,13 @@ OrderedJson Trainer::evaluate() {
                          callbacks_.on_prediction_step(state_, state_.control, done, total);
                        });
   OrderedJson record = evaluation_record(result);
-  record["epoch"] = state_.epoch;
+  add_position(record);
   callbacks_.on_log(state_, state_.control, state_.add_log(record));
   callbacks_.on_evaluate(state_, state_.control, record);
+  // Rank 0 decides: a metric's last division may round differently on another machine.
+  state_.control.should_training_stop = on_first_rank(host_, "stop after evaluation", [&] {
+                                          return std::string(state_.control.should_training_stop ? "1" : "");
+                                        }) == "1";
   return record;
 }
 

@@ -95,6 +95,7 @@ class Trainer {
   void train_one_step(const std::vector<Batch>& micro_batches, double waited);
   void act_on_control();
   void log_training();
+  void add_position(OrderedJson& record) const;  // epoch, and the tokens seen when they are wanted
   [[nodiscard]] bool update_best(const OrderedJson& record);
   // `save_again` is should_save as the checkpoint keeps it: whether resuming from it saves at once.
   void save_checkpoint(bool save_again = false);

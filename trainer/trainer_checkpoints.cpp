@@ -34,16 +34,14 @@ void write_files(const std::vector<std::pair<std::string, std::string>>& files, 
 }  // namespace
 
 bool Trainer::update_best(const OrderedJson& record) {
-  const TrainingConfig& training = config_.training;
-  std::string name = *training.metric_for_best_model;
-  if (!name.starts_with("eval_")) name = "eval_" + name;
+  const std::string name = best_metric_name(config_.training);
   const auto found = record.find(name);
   if (found == record.end()) {
     throw usage_error(fmt::format("metric_for_best_model: evaluation gives no {}", name), "add it to metrics.compute");
   }
   const double value = found->get<double>();
   // A tie keeps the earlier one, and NaN is never better: comparisons with it are false.
-  const bool greater = training.greater_is_better.value_or(!name.ends_with("loss"));
+  const bool greater = greater_is_better(config_.training);
   const bool better = !std::isnan(value) &&
                       (!state_.best_metric || (greater ? value > *state_.best_metric : value < *state_.best_metric));
   // Rank 0 decides: metrics are sums of integers, but their last division may round differently on another machine.
@@ -57,12 +55,14 @@ bool Trainer::update_best(const OrderedJson& record) {
 void Trainer::write_checkpoint_files(const fs::path& stage) const {
   save_model(*parts_.model, stage);
   write_files(parts_.tokenizer_files, stage);
-  NamedTensors tensors = optimizer_->state();
-  for (auto& tensor : totals_.state()) tensors.push_back(std::move(tensor));
-  if (config_.training.fp16) {
-    for (auto& tensor : scaler_.state()) tensors.push_back(std::move(tensor));
+  if (!config_.training.save_only_model || signal_ != 0) {
+    NamedTensors tensors = optimizer_->state();
+    for (auto& tensor : totals_.state()) tensors.push_back(std::move(tensor));
+    if (config_.training.fp16) {
+      for (auto& tensor : scaler_.state()) tensors.push_back(std::move(tensor));
+    }
+    write_safetensors(stage / kOptimizerFile, tensors, {});
   }
-  write_safetensors(stage / "optimizer.safetensors", tensors, {});
   write_trainer_state(stage / "trainer_state.json", state_);
   write_file_synced(stage / "train.toml", to_toml(config_));
 }
@@ -115,7 +115,7 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
   add_speed(metrics, "train", seconds, samples, static_cast<double>(steps));
   metrics["total_flos"] = state_.total_flos;
   metrics["train_loss"] = outcome.train_loss;
-  metrics["epoch"] = state_.epoch;
+  add_position(metrics);
   outcome.train_metrics = metrics;
   callbacks_.on_log(state_, state_.control, state_.add_log(metrics));
 

@@ -100,7 +100,9 @@ void read_jsonl(std::string_view bytes, const ReaderOptions& options, std::int64
     RawExample example;
     example.text = text;
     example.labels =
-        labels.read(label_of(column_of(object, options.label_column, place), options.label_column, place), place);
+        options.has_labels
+            ? labels.read(label_of(column_of(object, options.label_column, place), options.label_column, place), place)
+            : labels.none();
     example.file = file;
     example.line = line_number;
     dataset.examples.push_back(std::move(example));

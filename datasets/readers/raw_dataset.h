@@ -26,6 +26,7 @@ struct ReaderOptions {
   LabelKind label_kind = LabelKind::kClass;
   std::vector<std::string> class_names;  // in the order of their indices; empty: labels are numbers, folders are sorted
   std::int64_t num_labels = 2;
+  bool has_labels = true;  // false: the label column is not read, and every label is 0
   InvalidUtf8 invalid_utf8 = InvalidUtf8::kError;
 };
 

@@ -42,6 +42,11 @@ class LabelReader {
   explicit LabelReader(const ReaderOptions& options) : options_(options) {}
   // Throws the record's error when the label does not fit the options.
   [[nodiscard]] std::vector<double> read(const RawLabel& label, const RecordPlace& place);
+  // Of data without labels.
+  [[nodiscard]] std::vector<double> none() const {
+    return std::vector<double>(
+        options_.label_kind == LabelKind::kClass ? 1 : static_cast<std::size_t>(options_.num_labels));
+  }
 
  private:
   enum class ListForm : std::uint8_t { kUnknown, kFlags, kClasses };

@@ -127,7 +127,7 @@ void read_separated(std::string_view bytes, char separator, const ReaderOptions&
   std::vector<std::string> header;
   if (!rows.next(header)) return;
   const std::size_t text = column_of(header, options.text_column, rows.place());
-  const std::size_t label = column_of(header, options.label_column, rows.place());
+  const std::size_t label = options.has_labels ? column_of(header, options.label_column, rows.place()) : 0;
   LabelReader labels(options);
   std::vector<std::string> fields;
   while (rows.next(fields)) {
@@ -139,7 +139,9 @@ void read_separated(std::string_view bytes, char separator, const ReaderOptions&
     }
     RawExample example;
     example.text = checked_utf8(fields[text], options, place);
-    example.labels = labels.read(label_of(checked_utf8(fields[label], options, place), options), place);
+    example.labels = options.has_labels
+                         ? labels.read(label_of(checked_utf8(fields[label], options, place), options), place)
+                         : labels.none();
     example.file = file;
     example.line = place.line;
     dataset.examples.push_back(std::move(example));

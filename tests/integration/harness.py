@@ -86,7 +86,7 @@ def recipe(folder, model_folder, /, **changes):
         "metrics": {"compute": ["accuracy", "f1:weighted"]},
     }
     for section, keys in changes.items():
-        sections[section] = {key: value for key, value in (sections[section] | keys).items() if value is not None}
+        sections[section] = {key: value for key, value in (sections.get(section, {}) | keys).items() if value is not None}
     return write_toml(folder / "recipe.toml", sections)
 
 

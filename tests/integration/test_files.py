@@ -4,6 +4,8 @@ import shutil
 import subprocess
 
 import pytest
+import torch
+import transformers
 
 import conftest
 import harness
@@ -96,3 +98,55 @@ def test_preemption_publishes_and_resumes(tmp_path, tiny_bert):
     assert resumed.code == 0, resumed.text
     steps = [record["step"] for record in harness.log_records(tmp_path / "out") if "loss" in record]
     assert steps == list(range(1, 10))
+
+
+def test_evaluate_and_predict_use_the_trained_model(tmp_path, tiny_bert):
+    recipe = harness.recipe(tmp_path, tiny_bert, training={"eval_strategy": "epoch", "learning_rate": 1e-3})
+    early = harness.run("evaluate", recipe)
+    assert early.code == 64 and "holds no trained model" in early.text
+    assert harness.run(recipe).code == 0
+    trained = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    for ranks in (None, 2):
+        (tmp_path / "out" / "eval_results.json").unlink()
+        outcome = harness.run("evaluate", recipe, ranks=ranks)
+        assert outcome.code == 0, outcome.text
+        again = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+        for key in ("eval_loss", "eval_accuracy", "eval_f1", "eval_samples"):
+            assert again[key] == pytest.approx(trained[key], rel=1e-6), key
+        outcome = harness.run("predict", recipe, "--out", tmp_path / f"{ranks}.jsonl", ranks=ranks)
+        assert outcome.code == 0, outcome.text
+    rows = [json.loads(line) for line in (tmp_path / "None.jsonl").read_text().splitlines()]
+    assert rows == [json.loads(line) for line in (tmp_path / "2.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(32))
+
+    # The same texts without labels, and transformers' own opinion of them.
+    with open(harness.IMDB / "imdb-small-test.jsonl", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line, _ in zip(lines, range(12))]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    outcome = harness.run("predict", recipe, "--data", tmp_path / "new.jsonl", "--unlabelled", "--out", tmp_path / "new-out.jsonl")
+    assert outcome.code == 0, outcome.text
+    rows = [json.loads(line) for line in (tmp_path / "new-out.jsonl").read_text().splitlines()]
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    encoded = tokenizer(texts, truncation=True, max_length=32, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**encoded).logits.softmax(-1)
+    assert torch.allclose(torch.tensor([row["scores"] for row in rows]), expected, rtol=0, atol=1e-5)
+    assert [row["label_id"] for row in rows] == expected.argmax(-1).tolist()
+    assert rows[0]["label"] == model.config.id2label[rows[0]["label_id"]]
+
+    untrained = harness.run("predict", recipe, "--model", harness.MINILM)
+    assert untrained.code == 65 and "was not trained for this task" in untrained.text
+    labelled = harness.run("predict", recipe, "--data", tmp_path / "new.jsonl")
+    assert labelled.code == 65 and "label" in labelled.error_lines()[0]
+
+
+def test_checkpoints_of_the_model_only(tmp_path, tiny_bert):
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_only_model": True}
+    recipe = harness.recipe(tmp_path, tiny_bert, training=options)
+    assert harness.run(recipe).code == 0
+    names = {path.name for path in (tmp_path / "out" / "checkpoint-2").iterdir()}
+    assert "model.safetensors" in names and "optimizer.safetensors" not in names
+    resumed = harness.run(recipe, "--set", "training.resume_from_checkpoint=latest", "--set", "training.max_steps=6")
+    assert resumed.code == 64 and "save_only_model" in resumed.error_lines()[0]
+    assert harness.run("evaluate", recipe, "--model", tmp_path / "out" / "checkpoint-2").code == 0

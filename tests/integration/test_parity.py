@@ -1,5 +1,6 @@
 """The same numbers as the Hugging Face Trainer, whatever the split of a step over ranks and micro-batches."""
 import json
+import subprocess
 
 import pytest
 
@@ -72,3 +73,90 @@ def test_dropout_depends_on_nothing_but_the_step(tmp_path, tiny_bert):
     assert len(set(expected)) == len(expected) == 8
     for number, variant in enumerate(variants):
         assert losses(number, **variant) == pytest.approx(expected, rel=1e-5), variant
+
+
+def first_rows(folder):
+    """[data] of the first 64 and 32 reviews, in files of their own."""
+    for split, count in (("train", 64), ("test", 32)):
+        with open(harness.IMDB / f"imdb-small-{split}.jsonl", encoding="utf-8") as lines:
+            (folder / f"{split}.jsonl").write_text("".join(line for line, _ in zip(lines, range(count))), encoding="utf-8")
+    return {"train_samples": None, "eval_samples": None, "train": str(folder / "train.jsonl"), "eval": str(folder / "test.jsonl")}
+
+
+def live_peer(folder, model, data, training, early_stopping=None):
+    """The log records of the Trainer on the same files, and its evaluation at the end."""
+    recipe = {"model": str(model), "output_dir": str(folder / "peer"), "train": data["train"], "eval": data["eval"],
+              "training": training, "early_stopping": early_stopping}
+    printed = subprocess.run([harness.PYTHON, harness.ROOT / "tests" / "integration" / "live_peer.py", json.dumps(recipe)],
+                             capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
+    result = json.loads(printed.stdout.splitlines()[-1])
+    return result["history"], result["evaluation"]
+
+
+@pytest.mark.parametrize("training", [
+    {"label_smoothing_factor": 0.2, "learning_rate": 1e-3},
+    {"optim": "adafactor", "learning_rate": 1e-3, "weight_decay": 0.01, "lr_scheduler_type": "inverse_sqrt", "warmup_steps": 3},
+    {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true", "learning_rate": 0.05, "lr_scheduler_type": "cosine_with_min_lr",
+     "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+    {"optim": "rmsprop", "learning_rate": 1e-4, "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 2,
+     "lr_scheduler_kwargs": {"num_decay_steps": 4, "decay_type": "linear"}},
+    {"optim": "adagrad", "learning_rate": 1e-2, "lr_scheduler_type": "cosine_warmup_with_min_lr", "warmup_steps": 2,
+     "lr_scheduler_kwargs": {"min_lr": 1e-3}},
+], ids=lambda training: training.get("optim", "label_smoothing"))
+def test_options_equal_the_peer(training, tmp_path, tiny_bert):
+    training = training | {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "max_steps": 10, "seed": 3}
+    ranks = 2 if "optim" in training else None
+    data = first_rows(tmp_path)
+    history, evaluation = live_peer(tmp_path, tiny_bert, data, training)
+    steps = [record for record in history if "loss" in record]
+    sections = {key: value for key, value in training.items() if key != "lr_scheduler_kwargs"}
+    path = harness.recipe(tmp_path, tiny_bert, model={"dropout": 0}, training=sections | {"eval_strategy": "epoch", "per_device_train_batch_size": 4 if ranks else 8},
+                          data=data)
+    extra = [f"training.lr_scheduler_kwargs={{ {', '.join(f'{k} = {json.dumps(v)}' for k, v in training['lr_scheduler_kwargs'].items())} }}"
+             ] if "lr_scheduler_kwargs" in training else []
+    outcome = harness.run(path, *[word for each in extra for word in ("--set", each)], ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    ours = [record for record in harness.log_records(tmp_path / "out") if "loss" in record]
+    assert len(ours) == len(steps) == 10
+    for mine, theirs in zip(ours, steps):
+        for key in ("loss", "learning_rate"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-12), (theirs["step"], key)
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert results["eval_loss"] == pytest.approx(evaluation["eval_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("counted", ["all", "non_padding"])
+def test_delayed_evaluation_and_tokens_seen_equal_the_peer(counted, tmp_path, tiny_bert):
+    training = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "max_steps": 10, "eval_strategy": "steps",
+                "eval_steps": 2, "eval_delay": 5, "eval_on_start": True, "include_num_input_tokens_seen": counted}
+    data = first_rows(tmp_path)
+    history, _ = live_peer(tmp_path, tiny_bert, data, training)
+    outcome = harness.run(harness.recipe(tmp_path, tiny_bert, model={"dropout": 0}, training=training, data=data))
+    assert outcome.code == 0, outcome.text
+
+    def story(records):
+        return [(record["step"], "loss" if "loss" in record else "eval", record["num_input_tokens_seen"]) for record in records
+                if "loss" in record or "eval_loss" in record]
+    ours = story(harness.log_records(tmp_path / "out"))
+    assert ours == story(history)
+    assert ours[0][:2] == (0, "eval") and ours[-1][2] > 0
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["num_input_tokens_seen"] == ours[-1][2]
+
+
+@pytest.mark.parametrize("patience,threshold", [(1, 0.0), (2, 0.01)])
+def test_early_stopping_equals_the_peer(patience, threshold, tmp_path, tiny_bert):
+    # A rate at which the loss of the evaluation data soon rises.
+    training = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "num_train_epochs": 30, "eval_strategy": "steps",
+                "eval_steps": 4, "learning_rate": 5e-3, "metric_for_best_model": "loss"}
+    data = first_rows(tmp_path)
+    history, _ = live_peer(tmp_path, tiny_bert, data, training | {"greater_is_better": False}, [patience, threshold])
+    recipe = harness.recipe(tmp_path, tiny_bert, model={"dropout": 0}, training=training | {"max_steps": None}, data=data,
+                            callbacks={"early_stopping_patience": patience, "early_stopping_threshold": threshold})
+    outcome = harness.run(recipe)
+    assert outcome.code == 0, outcome.text
+    stopped = max(record["step"] for record in history if "loss" in record)
+    assert stopped < 240
+    assert max(record["step"] for record in harness.log_records(tmp_path / "out") if "loss" in record) == stopped
+    assert f"stopping early after step {stopped}" in outcome.text

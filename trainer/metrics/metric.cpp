@@ -5,12 +5,11 @@
 #include <cmath>
 #include <limits>
 #include <optional>
-#include <span>
 #include <string_view>
 
-#include <ATen/ops/empty.h>
-
+#include "configs/metric_names.h"
 #include "core/error.h"
+#include "trainer/metrics/metric_parts.h"
 
 namespace dtrain {
 namespace {
@@ -20,78 +19,6 @@ double quotient(double part, double whole) { return whole == 0 ? 0.0 : part / wh
 double mean(double total, std::int64_t count) {
   return count == 0 ? std::numeric_limits<double>::quiet_NaN() : total / static_cast<double>(count);
 }
-
-// The first of the largest; NaN counts as the largest, as in numpy.
-std::int64_t argmax(std::span<const float> row) {
-  std::size_t best = 0;
-  for (std::size_t i = 1; i < row.size() && !std::isnan(row[best]); ++i) {
-    if (row[i] > row[best] || std::isnan(row[i])) best = i;
-  }
-  return static_cast<std::int64_t>(best);
-}
-
-// Logits and labels of one batch as plain memory, checked once.
-class ClassBatch {
- public:
-  ClassBatch(const at::Tensor& logits, const at::Tensor& labels, std::int64_t num_labels, bool multi_label)
-      : num_labels_(num_labels), size_(logits.size(0)) {
-    DTRAIN_CHECK(logits.dim() == 2 && logits.size(1) == num_labels, "logits with {} dimensions", logits.dim());
-    DTRAIN_CHECK(labels.numel() == (multi_label ? size_ * num_labels : size_), "{} labels for {} examples",
-                 labels.numel(), size_);
-    logits_ = logits.to(at::kCPU, at::kFloat).contiguous();
-    labels_ = labels.to(at::kCPU, multi_label ? at::kFloat : at::kLong).contiguous();
-  }
-
-  [[nodiscard]] std::int64_t size() const { return size_; }
-
-  [[nodiscard]] std::int64_t predicted_class(std::int64_t example) const { return argmax(row(logits_, example)); }
-  [[nodiscard]] std::int64_t true_class(std::int64_t example) const {
-    const std::int64_t label = labels_.const_data_ptr<std::int64_t>()[example];
-    if (label < 0 || label >= num_labels_) {
-      throw data_error(fmt::format("label {} in the evaluation data, but the model has {} classes", label, num_labels_),
-                       "set model.num_labels, or correct the data");
-    }
-    return label;
-  }
-
-  [[nodiscard]] bool predicted(std::int64_t example, std::int64_t label) const {
-    return row(logits_, example)[static_cast<std::size_t>(label)] > 0;
-  }
-  [[nodiscard]] bool truth(std::int64_t example, std::int64_t label) const {
-    const float value = row(labels_, example)[static_cast<std::size_t>(label)];
-    if (value != 0 && value != 1) {
-      throw data_error(fmt::format("label value {} in the evaluation data of a multi-label problem", value),
-                       "labels must be 0 or 1");
-    }
-    return value == 1;
-  }
-
- private:
-  [[nodiscard]] std::span<const float> row(const at::Tensor& tensor, std::int64_t example) const {
-    return {tensor.const_data_ptr<float>() + example * num_labels_, static_cast<std::size_t>(num_labels_)};
-  }
-
-  std::int64_t num_labels_;
-  std::int64_t size_;
-  at::Tensor logits_;
-  at::Tensor labels_;
-};
-
-class StatefulMetric : public Metric {
- public:
-  StatefulMetric(std::size_t counts, std::size_t sums) {
-    state_.counts.assign(counts, 0);
-    state_.sums.assign(sums, 0.0);
-  }
-  [[nodiscard]] MetricState& state() override { return state_; }
-  void reset() override {
-    std::fill(state_.counts.begin(), state_.counts.end(), 0);
-    std::fill(state_.sums.begin(), state_.sums.end(), 0.0);
-  }
-
- protected:
-  MetricState state_;
-};
 
 // counts: [correct, all]. With several labels an example is correct when all its labels are.
 class Accuracy final : public StatefulMetric {
@@ -231,7 +158,6 @@ class RegressionError final : public StatefulMetric {
   bool squared_;
 };
 
-constexpr std::array<std::string_view, 6> kNames = {"accuracy", "f1", "precision", "recall", "mse", "mae"};
 constexpr std::array<std::string_view, 4> kAverages = {"binary", "micro", "macro", "weighted"};
 
 Average average_of(const std::string& spec, const std::string& name, const std::string& average,
@@ -257,29 +183,39 @@ std::unique_ptr<Metric> make_metric(const std::string& spec, std::int64_t num_la
   const std::string name = spec.substr(0, colon);
   const std::optional<std::string> average =
       colon == std::string::npos ? std::nullopt : std::optional<std::string>(spec.substr(colon + 1));
-  if (std::find(kNames.begin(), kNames.end(), name) == kNames.end()) {
-    const std::string nearest = nearest_name(name, kNames);
+  const MetricName* known = find_metric(name);
+  if (known == nullptr) {
+    std::vector<std::string_view> names;
+    for (const MetricName& each : metric_table()) names.push_back(each.name);
+    const std::string nearest = nearest_name(name, names);
     throw usage_error(fmt::format("metrics.compute: unknown metric \"{}\"", spec),
-                      nearest.empty() ? fmt::format("known: {}", fmt::join(kNames, ", "))
+                      nearest.empty() ? fmt::format("known: {}", fmt::join(names, ", "))
                                       : fmt::format("did you mean \"{}\"?", nearest));
   }
-  const bool takes_average = name == "f1" || name == "precision" || name == "recall";
-  if (average && !takes_average) {
+  if (average && known->averages.empty()) {
     throw usage_error(fmt::format("metrics.compute: \"{}\" takes no average", name), fmt::format("write \"{}\"", name));
   }
-  if (name == "mse" || name == "mae") {
-    if (num_labels != 1 && !multi_label) {
-      throw usage_error(
-          fmt::format("metrics.compute: \"{}\" is for regression, but the model has {} classes", name, num_labels),
-          "use accuracy, f1, precision or recall");
-    }
-    return std::make_unique<RegressionError>(name, name == "mse");
+  if (known->for_numbers && num_labels != 1 && !multi_label) {
+    throw usage_error(
+        fmt::format("metrics.compute: \"{}\" is for regression, but the model has {} classes", name, num_labels),
+        fmt::format("use one of {}", metric_names_for(false)));
   }
-  if (num_labels < 2 && !multi_label) {
+  if (!known->for_numbers && num_labels < 2 && !multi_label) {
     throw usage_error(fmt::format("metrics.compute: \"{}\" is for classes, but the model predicts a number", name),
-                      "use mse or mae, or set model.num_labels");
+                      fmt::format("use one of {}, or set model.num_labels", metric_names_for(true)));
   }
+  if (name == "mse" || name == "mae") return std::make_unique<RegressionError>(name, name == "mse");
+  if (name == "pearsonr") return make_pearsonr();
+  if (name == "spearmanr") return make_spearmanr();
   if (name == "accuracy") return std::make_unique<Accuracy>(num_labels, multi_label);
+  if (name == "matthews_correlation") return make_matthews_correlation(num_labels, multi_label);
+  if (name == "roc_auc") {
+    if (average && std::find(known->averages.begin(), known->averages.end(), *average) == known->averages.end()) {
+      throw usage_error(fmt::format("metrics.compute: unknown average in \"{}\"", spec),
+                        fmt::format("known: {}", fmt::join(known->averages, ", ")));
+    }
+    return make_roc_auc(average.value_or(""), num_labels, multi_label);
+  }
   const Average how = average_of(spec, name, average.value_or("binary"), num_labels, multi_label);
   const Score score = name == "f1" ? Score::kF1 : name == "precision" ? Score::kPrecision : Score::kRecall;
   return std::make_unique<ClassScore>(name, score, how, num_labels, multi_label);

@@ -106,7 +106,8 @@ at::Tensor ClassifierModel::losses(const at::Tensor& logits, const Batch& batch)
     case ProblemType::kSingleLabel: {
       expect(per_example && labels.scalar_type() == at::kLong, "[batch] of int64");
       check_range(labels, num_labels(), "label", batch, "set model.num_labels to the number of classes");
-      return at::cross_entropy_loss(logits, labels.view({-1}), {}, at::Reduction::None);
+      return at::cross_entropy_loss(logits, labels.view({-1}), {}, at::Reduction::None, /*ignore_index=*/-100,
+                                    classifier_config_.label_smoothing);
     }
     case ProblemType::kMultiLabel: {
       expect(labels.sizes() == logits.sizes(), "[batch, num_labels]");

@@ -46,6 +46,7 @@ struct ModelOptions {
   std::int64_t pad_token_id = -1;  // >= 0: written to the config (GPT-2 has none of its own)
   std::uint64_t seed = 42;         // for weights that the file does not have (classifier head)
   bool random_init = false;        // ignore model.safetensors
+  double label_smoothing = 0;      // of single-label losses, Szegedy et al. 2016: this share spread over all classes
   bool compute_padding = false;    // work on padding tokens too, as transformers does; no result depends on it
 };
 

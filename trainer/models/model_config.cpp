@@ -244,6 +244,7 @@ ClassifierConfig read_classifier_config(const Json& json, const std::filesystem:
   ClassifierConfig config;
   config.json = json;
   config.problem_type = options.problem_type;
+  config.label_smoothing = options.label_smoothing;
   config.compute_padding = options.compute_padding;
 
   std::int64_t stored = 0;

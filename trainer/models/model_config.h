@@ -17,7 +17,8 @@ enum class Activation { kGelu, kGeluTanh, kRelu, kTanh, kSilu };
 struct ClassifierConfig {
   std::int64_t num_labels = 2;
   ProblemType problem_type = ProblemType::kSingleLabel;
-  bool compute_padding = false;  // see ModelOptions
+  double label_smoothing = 0;    // see ModelOptions
+  bool compute_padding = false;  // the same
   Json json;                     // config.json, to be written back: keys without meaning here are kept
 };
 

@@ -110,8 +110,8 @@ TEST(Unsupported, OtherValuesAreRefusedByName) {
 }
 
 TEST(Unsupported, NumbersCompareByValueAndBooleansDoNot) {
-  EXPECT_EQ(error_of(toml_with("eval_delay = 0")), "");
-  EXPECT_EQ(error_of(toml_with("label_smoothing_factor = 0")), "");
+  EXPECT_EQ(error_of(toml_with("fsdp_min_num_params = 0")), "");
+  EXPECT_EQ(error_of(toml_with("fsdp_min_num_params = 0.0")), "");
   EXPECT_NE(error_of(toml_with("torch_compile = 0")), "");
 }
 

@@ -139,6 +139,19 @@ TEST_F(Readers, JsonLinesThatCannotBeUsed) {
                {"texts.jsonl", "all 1 texts are empty"});
 }
 
+// Texts to predict: whatever else is in the record is not looked at.
+TEST_F(Readers, DataWithoutLabels) {
+  options_.has_labels = false;
+  const RawDataset lines = read("new.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": \"no class\"}\n");
+  EXPECT_THAT(texts(lines), ElementsAre("a", "b"));
+  EXPECT_THAT(labels(lines), ElementsAre(0, 0));
+  options_.label_kind = LabelKind::kMultiLabel;
+  options_.num_labels = 3;
+  const RawDataset values = read("new.csv", "id,text\n7,c\n");
+  EXPECT_THAT(texts(values), ElementsAre("c"));
+  EXPECT_THAT(labels(values), ElementsAre(0, 0, 0));
+}
+
 TEST_F(Readers, InvalidUtf8IsReplacedOnRequestOnly) {
   options_.invalid_utf8 = InvalidUtf8::kReplace;
   // One U+FFFD for each maximal part: a lone byte, a sequence cut off after two of three bytes, two bytes that start

@@ -52,6 +52,23 @@ TEST(Arguments, CommandsAreRecognised) {
   EXPECT_EQ(parse_arguments({"--version"}).command, Arguments::Command::kVersion);
 }
 
+TEST(Arguments, UsesOfAModel) {
+  const Arguments evaluate = parse_arguments({"evaluate", "a.toml", "--model", "m", "--out", "o.json"});
+  EXPECT_EQ(evaluate.command, Arguments::Command::kEvaluate);
+  EXPECT_EQ(evaluate.file, "a.toml");
+  EXPECT_EQ(evaluate.model, "m");
+  EXPECT_EQ(evaluate.out, "o.json");
+  EXPECT_FALSE(evaluate.unlabelled);
+  const Arguments predict = parse_arguments({"--data", "new.jsonl", "predict", "--unlabelled", "a.toml"});
+  EXPECT_EQ(predict.command, Arguments::Command::kPredict);
+  EXPECT_EQ(predict.file, "a.toml");
+  EXPECT_EQ(predict.data, "new.jsonl");
+  EXPECT_TRUE(predict.unlabelled);
+  // Options of another command are refused, not ignored.
+  EXPECT_NE(refusal({"a.toml", "--model", "m"}), "");
+  EXPECT_NE(refusal({"evaluate", "a.toml", "--unlabelled"}), "");
+}
+
 TEST(Arguments, MistakesNameTheNearestWord) {
   EXPECT_THAT(refusal({"trian"}), HasSubstr("did you mean train?"));
   EXPECT_THAT(refusal({"docter"}), HasSubstr("did you mean doctor?"));

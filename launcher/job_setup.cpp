@@ -1,0 +1,76 @@
+#include "launcher/job_setup.h"
+
+#include <string>
+#include <utility>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <fmt/ranges.h>
+
+#include "configs/config_text.h"
+#include "configs/load_config.h"
+#include "core/log.h"
+#include "dist/agreement.h"
+#include "dist/core_binding.h"
+#include "launcher/config_file.h"
+#include "launcher/device.h"
+#include "launcher/versions.h"
+#include "trainer/kernels/cpu/block_cache.h"
+
+namespace dtrain {
+namespace {
+
+log::Level level_of(const std::string& name, log::Level passive) {
+  if (name == "debug") return log::Level::kDebug;
+  if (name == "info") return log::Level::kInfo;
+  if (name == "warning") return log::Level::kWarning;
+  if (name == "error" || name == "critical") return log::Level::kError;
+  return passive;
+}
+
+// Collective. What each rank computes on, as one line per distinct answer.
+void log_devices(const World& world, HostComm& host, const ChosenDevice& device, const CoreShare& share) {
+  const std::string mine = fmt::format("{}, {} thread{} on cores {}", device.name, share.threads,
+                                       share.threads == 1 ? "" : "s", fmt::join(share.cpus, " "));
+  const std::vector<std::string> all = host.all_gather("devices", fmt::format("{}: {}", world.host, mine));
+  if (!world.is_first()) return;
+  for (std::size_t rank = 0; rank < all.size(); ++rank) log::info("rank {} on {}", rank, all[rank]);
+}
+
+}  // namespace
+
+TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host) {
+  const std::string bytes = share_config_file(arguments, host);
+  LoadedConfig loaded = load_config(bytes, arguments.file, arguments.overrides);
+  const TrainingConfig& training = loaded.config.training;
+  log::set_up(world.rank, world.world_size, level_of(training.log_level, log::Level::kInfo),
+              level_of(training.log_level_replica, log::Level::kWarning));
+  if (world.is_first()) {
+    for (const std::string& warning : loaded.warnings) log::warning("{}", warning);
+  }
+  std::vector<AgreementItem> items = {{"settings", config_digest(loaded.config)}};
+  for (const auto& [name, version] : versions()) items.push_back({name, version});
+  agree(host, "configuration", items);
+  return std::move(loaded.config);
+}
+
+JobDevice set_up_device(const TrainingConfig& training, const Arguments& arguments, MpiSession& session) {
+  const World& world = session.world();
+  const ChosenDevice device = choose_device(training, world);
+  const CoreShare share = bind_cores(world, session.host(), arguments.bind);
+  at::set_num_threads(share.threads);
+  at::globalContext().setFlushDenormal(true);
+  if (device.device.is_cpu()) cpu::use_block_cache();
+  log_devices(world, session.host(), device, share);
+  return {device.device, share.threads};
+}
+
+std::vector<std::unique_ptr<Metric>> make_metrics(const TrainConfig& config, const Inputs& inputs) {
+  std::vector<std::unique_ptr<Metric>> metrics;
+  for (const std::string& metric : config.metrics.compute) {
+    metrics.push_back(make_metric(metric, inputs.num_labels, inputs.problem_type == ProblemType::kMultiLabel));
+  }
+  return metrics;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,118 @@
+#include "launcher/model_commands.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include <fmt/ranges.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "launcher/job_setup.h"
+#include "launcher/prediction_text.h"
+#include "launcher/token_progress.h"
+#include "trainer/checkpoint/run_json.h"
+#include "trainer/evaluation.h"
+#include "trainer/first_rank.h"
+
+namespace dtrain {
+namespace fs = std::filesystem;
+namespace {
+
+// The settings of the run that made the model, pointed at that model and the wanted data.
+TrainConfig pointed_at(TrainConfig config, const Arguments& arguments) {
+  const fs::path output_dir = expand_home(config.training.output_dir);
+  std::error_code ignored;
+  if (arguments.model.empty() && !fs::exists(output_dir / "config.json", ignored)) {
+    throw usage_error(fmt::format("{} holds no trained model", output_dir.string()),
+                      fmt::format("train it with dtrain {}, or name a model with --model", arguments.file));
+  }
+  config.model.path = arguments.model.empty() ? output_dir.string() : arguments.model;
+  config.model.random_init = false;
+  if (!arguments.data.empty()) {
+    config.data.eval = arguments.data;
+    config.data.eval_samples.reset();
+  }
+  if (!config.data.eval) throw usage_error("there is no data", "set data.eval, or name a file with --data");
+  return config;
+}
+
+void print_record(const OrderedJson& record) {
+  std::size_t width = 0;
+  for (const auto& [key, value] : record.items()) width = std::max(width, key.size());
+  for (const auto& [key, value] : record.items()) {
+    fmt::print("{:<{}}  {}\n", key, width,
+               value.is_number_float() ? fmt::format("{:.4f}", value.get<double>()) : value.dump());
+  }
+}
+
+// On rank 0.
+std::string predictions_text(const at::Tensor& logits, const Inputs& inputs) {
+  const std::vector<std::string> names = class_names(inputs.model->config_json());
+  const auto width = static_cast<std::size_t>(logits.size(1));
+  std::string text;
+  for (std::int64_t i = 0; i < logits.size(0); ++i) {
+    const std::span<const float> row(logits.const_data_ptr<float>() + i * logits.size(1), width);
+    text += prediction_text(i, row, inputs.problem_type, names) + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+ExitCode run_model(const Arguments& arguments, MpiSession& session) {
+  const World& world = session.world();
+  HostComm& host = session.host();
+  const bool predicts = arguments.command == Arguments::Command::kPredict;
+  const TrainConfig config = pointed_at(agreed_config(arguments, world, host), arguments);
+  host.set_deadline(static_cast<double>(config.training.ddp_timeout));
+  const JobDevice job = set_up_device(config.training, arguments, session);
+  const Inputs inputs = load_inputs(config, world, host, job.threads * world.local_size,
+                                    {.train_data = false, .eval_labels = !arguments.unlabelled});
+  if (!inputs.report.missing.empty()) {
+    throw data_error(fmt::format("the model in {} was not trained for this task: it has no {}", config.model.path,
+                                 fmt::join(inputs.report.missing, ", ")),
+                     "name a trained model with --model");
+  }
+  inputs.model->to(job.device);
+  const Precision precision = agreed_precision(wanted_precision(config.training), job.device, host);
+  const EvaluationOptions options = evaluation_options(config.training, precision, job.device);
+  if (world.is_first()) {
+    log::info("{}: {} examples with the model in {}", predicts ? "predict" : "evaluate", inputs.eval_data->size(),
+              config.model.path);
+  }
+  // Of rank 0's own batches: all ranks have about as many.
+  TokenDisplay display(predicts ? "predicting" : "evaluating", world.is_first());
+  const auto show = [&](std::int64_t done, std::int64_t all) {
+    display.show(inputs.eval_data->size() * done / all, inputs.eval_data->size());
+  };
+  const fs::path output_dir = expand_home(config.training.output_dir);
+  if (predicts) {
+    const at::Tensor logits = predict_logits(*inputs.model, inputs.eval_data, inputs.collator, host, options, show);
+    on_first_rank(host, "predictions", [&] {
+      const fs::path path = arguments.out.empty() ? output_dir / "predictions.jsonl" : expand_home(arguments.out);
+      if (arguments.out.empty()) fs::create_directories(output_dir);
+      replace_file(path, predictions_text(logits, inputs));
+      fmt::print("{} predictions are in {}\n", logits.size(0), path.string());
+      return std::string();
+    });
+  } else {
+    const EvaluationResult result =
+        evaluate(*inputs.model, inputs.eval_data, inputs.collator, make_metrics(config, inputs), host, options, show);
+    on_first_rank(host, "results", [&] {
+      OrderedJson record = evaluation_record(result);
+      record["eval_samples"] = result.examples;
+      print_record(record);
+      if (!arguments.out.empty()) replace_file(expand_home(arguments.out), record.dump(4) + "\n");
+      // The Trainer's own file speaks of the model in this folder and of the data of its settings.
+      if (arguments.out.empty() && arguments.model.empty() && arguments.data.empty()) {
+        write_results(output_dir, "eval", Json(record));
+      }
+      return std::string();
+    });
+  }
+  std::fflush(stdout);
+  return ExitCode::kDone;
+}
+
+}  // namespace dtrain
