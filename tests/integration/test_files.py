@@ -137,6 +137,8 @@ def test_evaluate_and_predict_use_the_trained_model(tmp_path, tiny_bert):
 
     untrained = harness.run("predict", recipe, "--model", harness.MINILM)
     assert untrained.code == 65 and "was not trained for this task" in untrained.text
+    nowhere = harness.run("predict", recipe, "--out", tmp_path / "none" / "x.jsonl")
+    assert nowhere.code == 64 and "there is no folder" in nowhere.text
     labelled = harness.run("predict", recipe, "--data", tmp_path / "new.jsonl")
     assert labelled.code == 65 and "label" in labelled.error_lines()[0]
 

@@ -122,8 +122,7 @@ static inline __attribute__((always_inline)) Gate<Lanes> gate_of(Gelu form, type
   return form == Gelu::kErf ? erf_gate<Lanes>(x) : tanh_gate<Lanes>(x);
 }
 
-// Calls body(offset) for whole vectors, and for the rest through a vector on the stack: body(in, out pointers) sees
-// whole vectors always.
+// Whole vectors, then what is left through a vector on the stack.
 template <class Lanes>
 static void gelu_row(Gelu form, const float* x, float* y, std::int64_t count) {
   std::int64_t i = 0;
