@@ -33,11 +33,13 @@ TrainConfig pointed_at(TrainConfig config, const Arguments& arguments) {
     config.data.eval = arguments.data;
     config.data.eval_samples.reset();
   }
-  // Hours of predictions must not end at a path with a typing error.
-  const fs::path target = fs::absolute(expand_home(arguments.out)).parent_path();
-  if (!arguments.out.empty() && !fs::is_directory(target, ignored)) {
-    throw usage_error(fmt::format("--out {}: there is no folder {}", arguments.out, target.string()),
-                      "create it, or name another file");
+  if (!arguments.out.empty()) {
+    // Hours of predictions must not end at a path with a typing error.
+    const fs::path folder = fs::absolute(expand_home(arguments.out)).parent_path();
+    if (!fs::is_directory(folder, ignored)) {
+      throw usage_error(fmt::format("--out {}: there is no folder {}", arguments.out, folder.string()),
+                        "create it, or name another file");
+    }
   }
   if (!config.data.eval) throw usage_error("there is no data", "set data.eval, or name a file with --data");
   return config;
