@@ -42,9 +42,9 @@ def run(line, threads, environment):
     return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "wall": time.monotonic() - start}
 
 
-def run_dtrain(program, folder, options):
+def run_dtrain(program, folder, options, environment=None):
     mpirun = ["mpirun", "--oversubscribe", "-np", str(options.ranks)] if options.ranks > 1 else []
-    result = run(mpirun + [str(program), str(folder / "dtrain.toml")], options.threads // options.ranks, {})
+    result = run(mpirun + [str(program), str(folder / "dtrain.toml")], options.threads // options.ranks, environment or {})
     records = [json.loads(line) for line in (folder / "dtrain" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return result | {"evaluation": next(record for record in records if "eval_loss" in record),
                      "records": [record for record in records if "seconds" in record]}

@@ -63,10 +63,7 @@ def lever(options, name, off):
                 options.padded = not on and off.get("compute_padding", False)
                 folder = pathlib.Path(temporary)
                 compare.write_recipes(folder, options)
-                os.environ.update({} if on else environment)
-                run = compare.run_dtrain(ROOT / options.build / "dtrain", folder, options)
-                for key in environment:
-                    os.environ.pop(key, None)
+                run = compare.run_dtrain(ROOT / options.build / "dtrain", folder, options, {} if on else environment)
                 ends = run["steps"][compare.WARM_UP_STEPS - 1:]
                 steps[on] += [end - start for start, end in zip(ends, ends[1:])]
     on, without = statistics.median(steps[True]), statistics.median(steps[False])

@@ -1,7 +1,6 @@
 #include "trainer/metrics/metric.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -158,22 +157,18 @@ class RegressionError final : public StatefulMetric {
   bool squared_;
 };
 
-constexpr std::array<std::string_view, 4> kAverages = {"binary", "micro", "macro", "weighted"};
-
+// Of f1, precision and recall.
 Average average_of(const std::string& spec, const std::string& name, const std::string& average,
                    std::int64_t num_labels, bool multi_label) {
-  const auto found = std::find(kAverages.begin(), kAverages.end(), average);
-  if (found == kAverages.end()) {
-    throw usage_error(fmt::format("metrics.compute: unknown average in \"{}\"", spec),
-                      fmt::format("known: {}", fmt::join(kAverages, ", ")));
-  }
-  const auto result = static_cast<Average>(found - kAverages.begin());
-  if (result == Average::kBinary && (multi_label || num_labels != 2)) {
+  if (average == "micro") return Average::kMicro;
+  if (average == "macro") return Average::kMacro;
+  if (average == "weighted") return Average::kWeighted;
+  if (multi_label || num_labels != 2) {
     throw usage_error(fmt::format("metrics.compute: \"{}\" is for two classes, but the model has {}{}", spec,
                                   num_labels, multi_label ? " labels of which several may hold" : ""),
                       fmt::format("write \"{0}:micro\", \"{0}:macro\" or \"{0}:weighted\"", name));
   }
-  return result;
+  return Average::kBinary;
 }
 
 }  // namespace
@@ -209,13 +204,11 @@ std::unique_ptr<Metric> make_metric(const std::string& spec, std::int64_t num_la
   if (name == "spearmanr") return make_spearmanr();
   if (name == "accuracy") return std::make_unique<Accuracy>(num_labels, multi_label);
   if (name == "matthews_correlation") return make_matthews_correlation(num_labels, multi_label);
-  if (name == "roc_auc") {
-    if (average && std::find(known->averages.begin(), known->averages.end(), *average) == known->averages.end()) {
-      throw usage_error(fmt::format("metrics.compute: unknown average in \"{}\"", spec),
-                        fmt::format("known: {}", fmt::join(known->averages, ", ")));
-    }
-    return make_roc_auc(average.value_or(""), num_labels, multi_label);
+  if (average && std::find(known->averages.begin(), known->averages.end(), *average) == known->averages.end()) {
+    throw usage_error(fmt::format("metrics.compute: unknown average in \"{}\"", spec),
+                      fmt::format("known: {}", fmt::join(known->averages, ", ")));
   }
+  if (name == "roc_auc") return make_roc_auc(average.value_or(""), num_labels, multi_label);
   const Average how = average_of(spec, name, average.value_or("binary"), num_labels, multi_label);
   const Score score = name == "f1" ? Score::kF1 : name == "precision" ? Score::kPrecision : Score::kRecall;
   return std::make_unique<ClassScore>(name, score, how, num_labels, multi_label);
