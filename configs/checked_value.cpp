@@ -163,7 +163,7 @@ class Checker {
   }
 
   void check_metric(const std::string& spec) const {
-    const std::string name = metric_result_name(spec);
+    const std::string name = spec.substr(0, spec.find(':'));
     const MetricName* metric = find_metric(name);
     if (metric == nullptr) {
       std::vector<std::string_view> names;
@@ -195,10 +195,10 @@ class Checker {
       check_string(text);
       const bool metrics = setting_.constraint.kind == Constraint::Kind::kMetricNames;
       if (metrics) check_metric(text);
-      if (!seen.insert(metrics ? metric_result_name(text) : text).second) {
+      for (const std::string& name : metrics ? metric_result_names(text) : std::vector<std::string>{text}) {
+        if (seen.insert(name).second) continue;
         if (metrics) {
-          fail(fmt::format("{} is the second metric whose result would be named \"{}\"", shown(item),
-                           metric_result_name(text)));
+          fail(fmt::format("{} is the second metric whose result would be named \"{}\"", shown(item), name));
         }
         fail(fmt::format("contains {} twice", shown(item)));
       }

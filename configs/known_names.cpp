@@ -27,7 +27,6 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
   static const char* const kCompile = "LibTorch has no compiler for models";
   static const char* const kTracker = "there are no trackers; log.jsonl in output_dir holds every record";
   static const char* const kSharding = "every rank holds the whole model";
-  static const char* const kRecompute = "activations are always kept";
   static const char* const kFullEval = "evaluation computes in the precision of training";
   static const char* const kTpu = "there are no TPUs";
   static const char* const kAccelerate = "batches always go to ranks as accelerate's defaults say";
@@ -40,15 +39,13 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
       {"bf16_full_eval", false, kNothingElse, kFullEval},
       {"fp16_full_eval", false, kNothingElse, kFullEval},
       {"tf32", kNone, kNothingElse, "matrix products follow LibTorch's default"},
-      {"gradient_checkpointing", false, kNothingElse, kRecompute},
-      {"gradient_checkpointing_kwargs", kNone, kNothingElse, kRecompute},
+      {"gradient_checkpointing_kwargs", kNone, kNothingElse, "blocks are always computed again as a whole"},
       {"torch_compile", false, kNothingElse, kCompile},
       {"torch_compile_backend", kNone, kNothingElse, kCompile},
       {"torch_compile_mode", kNone, kNothingElse, kCompile},
       {"use_liger_kernel", false, kNothingElse, "these kernels need Python"},
       {"liger_kernel_config", kNone, kNothingElse, "these kernels need Python"},
       {"use_cache", false, kNothingElse, "training keeps no keys and values of earlier calls"},
-      {"neftune_noise_alpha", kNone, kNothingElse, "embeddings get no noise"},
       {"torch_empty_cache_steps", kNone, kNothingElse, "the allocator's cache is left alone"},
       {"auto_find_batch_size", false, kNothingElse,
        "the batch size is never changed; lower per_device_train_batch_size and raise gradient_accumulation_steps"},

@@ -239,7 +239,7 @@ void check_inputs(const LoadedConfig& loaded, const std::string& file_name) {
     }
   }
   const std::string& strategy = loaded.config.training.eval_strategy;
-  if (strategy != "no" && !loaded.config.data.eval) {
+  if (strategy != "no" && !loaded.config.data.eval && !loaded.config.data.eval_fraction) {
     throw usage_error(fmt::format("{}: training.eval_strategy: \"{}\" needs evaluation data",
                                   loaded.origins.at("training.eval_strategy").where, strategy),
                       "set data.eval, or training.eval_strategy = \"no\"");

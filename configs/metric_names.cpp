@@ -7,16 +7,19 @@
 namespace dtrain {
 
 const std::vector<MetricName>& metric_table() {
-  static const std::vector<MetricName> table = {{"accuracy", false, {}},
-                                                {"f1", false, {"binary", "micro", "macro", "weighted"}},
-                                                {"precision", false, {"binary", "micro", "macro", "weighted"}},
-                                                {"recall", false, {"binary", "micro", "macro", "weighted"}},
-                                                {"matthews_correlation", false, {}},
-                                                {"roc_auc", false, {"macro", "weighted"}},
-                                                {"mse", true, {}},
-                                                {"mae", true, {}},
-                                                {"pearsonr", true, {}},
-                                                {"spearmanr", true, {}}};
+  constexpr unsigned kLabels = kPredictsClasses | kPredictsTags;
+  static const std::vector<std::string_view> kAverages = {"binary", "micro", "macro", "weighted"};
+  static const std::vector<MetricName> table = {{"accuracy", kLabels | kPredictsWords, {}, {}},
+                                                {"f1", kLabels, kAverages, {}},
+                                                {"precision", kLabels, kAverages, {}},
+                                                {"recall", kLabels, kAverages, {}},
+                                                {"matthews_correlation", kLabels, {}, {}},
+                                                {"roc_auc", kLabels, {"macro", "weighted"}, {}},
+                                                {"mse", kPredictsNumbers, {}, {}},
+                                                {"mae", kPredictsNumbers, {}, {}},
+                                                {"pearsonr", kPredictsNumbers, {}, {}},
+                                                {"spearmanr", kPredictsNumbers, {}, {}},
+                                                {"perplexity", kPredictsWords, {}, {}}};
   return table;
 }
 
@@ -26,14 +29,26 @@ const MetricName* find_metric(std::string_view name) {
   return found == metric_table().end() ? nullptr : &*found;
 }
 
-std::string metric_names_for(bool numbers) {
+std::string metric_names_for(unsigned predicts) {
   std::string names;
   for (const MetricName& each : metric_table()) {
-    if (each.for_numbers == numbers) names += fmt::format("{}{}", names.empty() ? "" : ", ", each.name);
+    if ((each.predicts & predicts) != 0) names += fmt::format("{}{}", names.empty() ? "" : ", ", each.name);
   }
   return names;
 }
 
-std::string metric_result_name(std::string_view spec) { return std::string(spec.substr(0, spec.find(':'))); }
+std::vector<std::string> metric_result_names(std::string_view spec) {
+  const std::string_view name = spec.substr(0, spec.find(':'));
+  const MetricName* known = find_metric(name);
+  if (known == nullptr || known->results.empty()) return {std::string(name)};
+  return {known->results.begin(), known->results.end()};
+}
+
+unsigned predicts_of_task(std::string_view task, bool numbers) {
+  if (task == "token-classification") return kPredictsTags;
+  if (task == "masked-lm" || task == "causal-lm") return kPredictsWords;
+  if (task == "seq2seq-lm") return kPredictsWords | kPredictsTexts;
+  return numbers ? kPredictsNumbers : kPredictsClasses;
+}
 
 }  // namespace dtrain

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@
 namespace dtrain {
 namespace {
 
+// Metrics of which less is better, by the end of their names.
+constexpr const char* kErrors[] = {"loss", "perplexity", "mse", "mae"};
+
 class Resolver {
  public:
   Resolver(TrainConfig& config, Origins& origins) : config_(config), origins_(origins) {}
@@ -23,6 +27,8 @@ class Resolver {
   void run() {
     fill_in();
     check_model();
+    check_metrics();
+    check_data();
     check_training();
     check_strategies();
     check_best_model();
@@ -67,13 +73,45 @@ class Resolver {
       derived("training.metric_for_best_model", "training.load_best_model_at_end");
     }
     if (training.metric_for_best_model && !training.greater_is_better) {
-      training.greater_is_better = !training.metric_for_best_model->ends_with("loss");
+      const std::string& metric = *training.metric_for_best_model;
+      const bool is_error = std::any_of(std::begin(kErrors), std::end(kErrors),
+                                        [&](const char* error) { return metric.ends_with(error); });
+      training.greater_is_better = !is_error;
       derived("training.greater_is_better", "training.metric_for_best_model");
+    }
+  }
+
+  // The settings under [data] that contradict the task.
+  void check_data() const {
+    const DataConfig& data = config_.data;
+    const std::string& task = config_.model.task;
+    if (data.eval && data.eval_fraction) {
+      fail({"data.eval_fraction", "data.eval"}, "there is evaluation data of its own", "remove one of the two");
+    }
+    if (data.mask_replace_prob + data.random_replace_prob > 1) {
+      fail({"data.random_replace_prob", "data.mask_replace_prob"}, "the two shares are more than 1 together",
+           "lower one of them");
+    }
+    const std::vector<std::string> texts = {"default", "padding"};
+    const std::map<std::string, std::vector<std::string>> fitting = {{"sequence-classification", texts},
+                                                                     {"token-classification", {"token_classification"}},
+                                                                     {"masked-lm", {"language_modeling"}},
+                                                                     {"causal-lm", {"language_modeling", "flattening"}},
+                                                                     {"seq2seq-lm", {"seq2seq"}}};
+    const std::vector<std::string>& choices = fitting.at(task);
+    if (data.collator != "auto" && std::find(choices.begin(), choices.end(), data.collator) == choices.end()) {
+      fail({"data.collator", "model.task"}, fmt::format("\"{}\" does not fit the task {}", data.collator, task),
+           fmt::format("leave it out, or write one of: {}", fmt::join(choices, ", ")));
     }
   }
 
   void check_model() const {
     const ModelConfig& model = config_.model;
+    if (model.task != "sequence-classification" && model.problem_type &&
+        *model.problem_type != "single_label_classification") {
+      fail({"model.problem_type", "model.task"}, fmt::format("the task {} has one class for each token", model.task),
+           "remove model.problem_type");
+    }
     const auto& labels = config_.data.labels;
     if (!labels.empty() && *model.num_labels != static_cast<std::int64_t>(labels.size())) {
       fail({"model.num_labels", "data.labels"},
@@ -90,14 +128,24 @@ class Resolver {
         fail({"data.labels", "model.problem_type"}, "regression has values, not classes with names",
              "remove data.labels, or set model.problem_type to \"single_label_classification\"");
       }
-      for (const std::string& metric : config_.metrics.compute) {
-        const MetricName* known = find_metric(metric_result_name(metric));
-        if (known != nullptr && !known->for_numbers) {
-          fail({"metrics.compute", "model.problem_type"},
-               fmt::format("\"{}\" needs classes, and this is regression", metric),
-               fmt::format("use one of {}, or change model.problem_type", metric_names_for(true)));
-        }
-      }
+    }
+  }
+
+  // What the metrics judge must be what the model predicts.
+  void check_metrics() const {
+    const ModelConfig& model = config_.model;
+    const bool numbers = model.problem_type == "regression" || (!model.problem_type && model.num_labels == 1);
+    unsigned predicts = predicts_of_task(model.task, numbers);
+    // config.json may say that it is a regression.
+    if (!model.problem_type && !model.num_labels && predicts == kPredictsClasses) predicts |= kPredictsNumbers;
+    if (model.problem_type == "multi_label_classification") predicts |= kPredictsNumbers;
+    for (const std::string& spec : config_.metrics.compute) {
+      const MetricName* known = find_metric(std::string_view(spec).substr(0, spec.find(':')));
+      if (known == nullptr || (known->predicts & predicts) != 0) continue;
+      fail({"metrics.compute", "model.task", "model.problem_type"},
+           fmt::format("\"{}\" does not judge {}", spec,
+                       numbers ? "a regression" : fmt::format("the task {}", model.task)),
+           fmt::format("use one of {}", metric_names_for(predicts)));
     }
   }
 
@@ -192,7 +240,9 @@ class Resolver {
     const std::string name = metric.starts_with("eval_") ? metric.substr(5) : metric;
     std::vector<std::string> known = {"loss"};
     if (!config_.training.prediction_loss_only) {
-      for (const std::string& spec : config_.metrics.compute) known.push_back(metric_result_name(spec));
+      for (const std::string& spec : config_.metrics.compute) {
+        for (std::string& result : metric_result_names(spec)) known.push_back(std::move(result));
+      }
     }
     if (std::find(known.begin(), known.end(), name) != known.end()) return;
     fail({"training.metric_for_best_model"},

@@ -18,6 +18,7 @@ struct BatchLoader::State {
   ShardOptions shard;
   std::int64_t accumulation_steps = 1;
   std::int64_t prefetch = 1;
+  std::int64_t epoch = 0;
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -36,7 +37,7 @@ Batch BatchLoader::State::collate(std::int64_t number) const {
   std::vector<Example> examples;
   examples.reserve(micro.index.size());
   for (const std::int64_t index : micro.index) examples.push_back(dataset->get(index));
-  Batch batch = collator->collate(examples);
+  Batch batch = collator->collate(examples, {.epoch = epoch, .index = micro.index});
   batch.example_index = micro.index;
   const std::int64_t first_slot = (number % accumulation_steps) * shard.world_size * shard.batch_size;
   for (std::size_t i = 0; i < micro.index.size(); ++i) {
@@ -45,7 +46,7 @@ Batch BatchLoader::State::collate(std::int64_t number) const {
     if (micro.filler[i]) {
       batch.num_tokens -= static_cast<std::int64_t>(examples[i].ids.size());
     } else {
-      batch.weight += 1;
+      batch.weight += static_cast<double>(batch.labels_of(i));
     }
   }
   return batch;
@@ -72,7 +73,7 @@ void BatchLoader::State::produce(std::int64_t first) {
 
 BatchLoader::BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Collator> collator,
                          std::vector<MicroBatchPlan> plan, const ShardOptions& shard, std::int64_t accumulation_steps,
-                         std::int64_t first, std::int64_t prefetch)
+                         std::int64_t first, std::int64_t prefetch, std::int64_t epoch)
     : state_(std::make_unique<State>()) {
   DTRAIN_CHECK(accumulation_steps > 0 && first >= 0, "accumulation {}, first micro-batch {}", accumulation_steps,
                first);
@@ -82,6 +83,7 @@ BatchLoader::BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr
   state_->shard = shard;
   state_->accumulation_steps = accumulation_steps;
   state_->prefetch = std::max<std::int64_t>(1, prefetch);
+  state_->epoch = epoch;
   state_->worker = std::thread([state = state_.get(), first] { state->produce(first); });
 }
 

@@ -18,10 +18,11 @@ class BatchLoader {
  public:
   // Starts at micro-batch `first` of `plan` (resume), keeps `prefetch` collated batches ready (at least 1).
   // slot of an example in micro-batch i: (i mod G) * world_size * batch_size + its place in the round, so a slot names
-  // the same example of the step for every split of the global batch over ranks and micro-batches.
+  // the same example of the step for every split of the global batch over ranks and micro-batches. `epoch` is for the
+  // collator's random choices.
   BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Collator> collator,
               std::vector<MicroBatchPlan> plan, const ShardOptions& shard, std::int64_t accumulation_steps,
-              std::int64_t first, std::int64_t prefetch);
+              std::int64_t first, std::int64_t prefetch, std::int64_t epoch = 0);
   ~BatchLoader();
   BatchLoader(const BatchLoader&) = delete;
   BatchLoader& operator=(const BatchLoader&) = delete;

@@ -10,7 +10,8 @@ namespace dtrain {
 // One tokenised example; the spans live as long as the data set.
 struct Example {
   std::span<const std::int32_t> ids;
-  // One class index, one regression value, or one value per label (multi-label), as doubles: exact for all three.
+  // As doubles, which are exact for all of these: one class index; one regression value; one value per label
+  // (multi-label); one class per token, -100 where a token has none; the ids of the text to be written. Empty: none.
   std::span<const double> labels;
 };
 

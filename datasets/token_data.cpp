@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <limits>
@@ -14,6 +15,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "datasets/collators/collator.h"
 #include "datasets/numpy_permutation.h"
 #include "datasets/token_store.h"
 
@@ -31,9 +33,16 @@ TokenOrigin origin_of(const TokenDataOptions& options, const Tokenizer& tokenize
                    {"num_labels", reader.num_labels},
                    {"replace_invalid_utf8", reader.invalid_utf8 == InvalidUtf8::kReplace},
                    {"samples", options.samples.value_or(-1)},
-                   {"shuffle_seed", options.samples ? options.shuffle_seed : 0},
+                   {"shuffle_seed", options.samples || options.held_out.fraction > 0 ? options.shuffle_seed : 0},
                    {"max_length", options.max_length}};
   if (!reader.has_labels) settings["has_labels"] = false;
+  if (options.form != TokenForm::kText) {
+    settings["form"] = static_cast<int>(options.form);
+    settings["max_target_length"] = options.max_target_length;
+    settings["keep_line_ends"] = options.keep_line_ends;
+  }
+  if (options.skip_blank) settings["skip_blank"] = true;
+  if (options.held_out.fraction > 0) settings["held_out"] = {options.held_out.fraction, options.held_out.rest};
   return {source_digest(reader), tokenizer.digest(), settings.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }
 
@@ -45,13 +54,42 @@ fs::path store_path(const TokenDataOptions& options, const TokenOrigin& origin) 
   return options.cache_dir / fmt::format("{}-{}.h5", name, origin.key());
 }
 
-std::vector<std::int64_t> chosen_examples(const RawDataset& raw, const TokenDataOptions& options) {
-  const auto size = static_cast<std::int64_t>(raw.examples.size());
-  if (!options.samples) {
-    std::vector<std::int64_t> all(raw.examples.size());
-    std::iota(all.begin(), all.end(), std::int64_t{0});
-    return all;
+bool is_blank(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](unsigned char byte) { return std::isspace(byte) != 0; });
+}
+
+// The examples that are there to choose from.
+std::vector<std::int64_t> all_examples(const RawDataset& raw, const TokenDataOptions& options) {
+  std::vector<std::int64_t> all(raw.examples.size());
+  std::iota(all.begin(), all.end(), std::int64_t{0});
+  if (options.skip_blank) {
+    std::erase_if(all, [&](std::int64_t i) { return is_blank(raw.examples[static_cast<std::size_t>(i)].text); });
   }
+  if (options.held_out.fraction > 0) {
+    const auto size = static_cast<std::int64_t>(all.size());
+    const auto held = static_cast<std::int64_t>(std::ceil(options.held_out.fraction * static_cast<double>(size)));
+    std::vector<std::int64_t> part;
+    const std::vector<std::int64_t> order = numpy_permutation(size, options.shuffle_seed);
+    for (std::int64_t i = 0; i < size; ++i) {
+      const bool is_held = i < held;
+      if (is_held != options.held_out.rest) {
+        part.push_back(all[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+      }
+    }
+    all = std::move(part);
+  }
+  if (all.empty()) {
+    throw data_error(fmt::format("{}: there are no examples{}", options.reader.path.string(),
+                                 options.held_out.fraction > 0 ? " in this part of the split" : ""),
+                     "texts of nothing but white space do not count");
+  }
+  return all;
+}
+
+std::vector<std::int64_t> chosen_examples(const RawDataset& raw, const TokenDataOptions& options) {
+  std::vector<std::int64_t> all = all_examples(raw, options);
+  if (!options.samples) return all;
+  const auto size = static_cast<std::int64_t>(all.size());
   if (*options.samples > size) {
     throw data_error(fmt::format("{}: {} examples asked for, and there are {}", options.reader.path.string(),
                                  *options.samples, size),
@@ -59,20 +97,75 @@ std::vector<std::int64_t> chosen_examples(const RawDataset& raw, const TokenData
   }
   std::vector<std::int64_t> chosen = numpy_permutation(size, options.shuffle_seed);
   chosen.resize(static_cast<std::size_t>(*options.samples));
+  for (std::int64_t& index : chosen) index = all[static_cast<std::size_t>(index)];
   return chosen;
 }
+
+// One example to ids and labels.
+class ExampleEncoder {
+ public:
+  ExampleEncoder(const RawDataset& raw, const TokenDataOptions& options, const Tokenizer& tokenizer)
+      : raw_(raw), options_(options), tokenizer_(tokenizer) {}
+
+  // Appends to both.
+  void encode(std::int64_t index, std::vector<std::int32_t>& ids, std::vector<double>& labels) const {
+    const RawExample& example = raw_.examples[static_cast<std::size_t>(index)];
+    const std::size_t before = ids.size();
+    switch (options_.form) {
+      case TokenForm::kText:
+        tokenizer_.encode(example.text, {.max_length = options_.max_length}, ids);
+        labels.insert(labels.end(), example.labels.begin(), example.labels.end());
+        break;
+      case TokenForm::kWords:
+        encode_words(example, ids, labels);
+        break;
+      case TokenForm::kPairs: {
+        tokenizer_.encode(example.text, {.max_length = options_.max_length}, ids);
+        const std::vector<std::int32_t> target =
+            tokenizer_.encode(example.target, {.max_length = options_.max_target_length});
+        labels.insert(labels.end(), target.begin(), target.end());
+        break;
+      }
+      case TokenForm::kBlocks:
+        tokenizer_.encode(options_.keep_line_ends ? example.text + "\n" : example.text, {}, ids);
+        return;  // an empty line is no fault
+    }
+    if (ids.size() == before) {
+      throw data_error(fmt::format("{}: the text gives no token", raw_.location(index)),
+                       "remove the example: its text is empty");
+    }
+  }
+
+ private:
+  void encode_words(const RawExample& example, std::vector<std::int32_t>& ids, std::vector<double>& labels) const {
+    std::vector<std::int32_t> word;
+    std::vector<std::int32_t> encoded;
+    tokenizer_.encode_words(example.words, {.max_length = options_.max_length}, encoded, word);
+    for (std::size_t i = 0; i < encoded.size(); ++i) {
+      const bool first = word[i] >= 0 && (i == 0 || word[i - 1] != word[i]);
+      labels.push_back(first ? example.labels[static_cast<std::size_t>(word[i])] : kNoLabel);
+    }
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+  }
+
+  const RawDataset& raw_;
+  const TokenDataOptions& options_;
+  const Tokenizer& tokenizer_;
+};
+
+// Ids and labels of one block of examples, and how many of both each example has.
+struct EncodedBlock {
+  std::vector<std::int32_t> ids;
+  std::vector<double> labels;
+  std::vector<std::int64_t> lengths;
+  std::vector<std::int64_t> label_counts;
+};
 
 // Tokenises the chosen examples in blocks on several threads, while the calling thread reports the progress.
 class ParallelEncoder {
  public:
-  ParallelEncoder(const RawDataset& raw, std::vector<std::int64_t> chosen, const EncodeOptions& encode,
-                  const Tokenizer& tokenizer)
-      : raw_(raw),
-        chosen_(std::move(chosen)),
-        encode_(encode),
-        tokenizer_(tokenizer),
-        lengths_(chosen_.size()),
-        block_ids_((chosen_.size() + kBlock - 1) / kBlock) {}
+  ParallelEncoder(std::vector<std::int64_t> chosen, const ExampleEncoder& encoder)
+      : chosen_(std::move(chosen)), encoder_(encoder), blocks_((chosen_.size() + kBlock - 1) / kBlock) {}
 
   void run(int threads, const TokenProgress& progress) {
     const auto total = static_cast<std::int64_t>(chosen_.size());
@@ -82,7 +175,7 @@ class ParallelEncoder {
       workers.emplace_back([this] { work(); });
     }
     std::unique_lock lock(mutex_);
-    const auto finished = [this] { return finished_blocks_ == block_ids_.size() || failure_; };
+    const auto finished = [this] { return finished_blocks_ == blocks_.size() || failure_; };
     while (!changed_.wait_for(lock, std::chrono::milliseconds(50), finished)) {
       const std::int64_t done = done_;
       lock.unlock();
@@ -97,15 +190,15 @@ class ParallelEncoder {
 
   [[nodiscard]] TokenTable table() const {
     TokenTable table;
-    table.label_width = static_cast<std::int64_t>(raw_.examples[0].labels.size());
-    table.offsets.reserve(chosen_.size() + 1);
     table.offsets.push_back(0);
-    for (const std::int64_t length : lengths_) table.offsets.push_back(table.offsets.back() + length);
-    table.ids.reserve(static_cast<std::size_t>(table.offsets.back()));
-    for (const auto& ids : block_ids_) table.ids.insert(table.ids.end(), ids.begin(), ids.end());
-    for (const std::int64_t index : chosen_) {
-      const auto& labels = raw_.examples[static_cast<std::size_t>(index)].labels;
-      table.labels.insert(table.labels.end(), labels.begin(), labels.end());
+    table.label_offsets.push_back(0);
+    for (const EncodedBlock& block : blocks_) {
+      for (const std::int64_t length : block.lengths) table.offsets.push_back(table.offsets.back() + length);
+      for (const std::int64_t count : block.label_counts) {
+        table.label_offsets.push_back(table.label_offsets.back() + count);
+      }
+      table.ids.insert(table.ids.end(), block.ids.begin(), block.ids.end());
+      table.labels.insert(table.labels.end(), block.labels.begin(), block.labels.end());
     }
     return table;
   }
@@ -118,7 +211,7 @@ class ParallelEncoder {
     ParallelEncoder* encoder;
     ~StopOnExit() {
       const std::lock_guard lock(encoder->mutex_);
-      encoder->next_block_ = encoder->block_ids_.size();
+      encoder->next_block_ = encoder->blocks_.size();
     }
   };
 
@@ -127,7 +220,7 @@ class ParallelEncoder {
       std::size_t block = 0;
       {
         const std::lock_guard lock(mutex_);
-        if (next_block_ >= block_ids_.size()) return;
+        if (next_block_ >= blocks_.size()) return;
         block = next_block_++;
       }
       std::exception_ptr failure;
@@ -138,7 +231,7 @@ class ParallelEncoder {
       }
       const std::lock_guard lock(mutex_);
       if (failure) {
-        next_block_ = block_ids_.size();
+        next_block_ = blocks_.size();
         // Blocks are handed out in order, so the earliest failure is found whatever the threads do.
         if (block < failed_block_) {
           failed_block_ = block;
@@ -152,26 +245,21 @@ class ParallelEncoder {
     }
   }
 
-  void encode_block(std::size_t block) {
-    std::vector<std::int32_t>& ids = block_ids_[block];
-    const std::size_t end = std::min(chosen_.size(), (block + 1) * kBlock);
-    for (std::size_t i = block * kBlock; i < end; ++i) {
-      const std::size_t before = ids.size();
-      tokenizer_.encode(raw_.examples[static_cast<std::size_t>(chosen_[i])].text, encode_, ids);
-      lengths_[i] = static_cast<std::int64_t>(ids.size() - before);
-      if (lengths_[i] == 0) {
-        throw data_error(fmt::format("{}: the text gives no token", raw_.location(chosen_[i])),
-                         "remove the example: its text is empty");
-      }
+  void encode_block(std::size_t number) {
+    EncodedBlock& block = blocks_[number];
+    const std::size_t end = std::min(chosen_.size(), (number + 1) * kBlock);
+    for (std::size_t i = number * kBlock; i < end; ++i) {
+      const std::size_t ids_before = block.ids.size();
+      const std::size_t labels_before = block.labels.size();
+      encoder_.encode(chosen_[i], block.ids, block.labels);
+      block.lengths.push_back(static_cast<std::int64_t>(block.ids.size() - ids_before));
+      block.label_counts.push_back(static_cast<std::int64_t>(block.labels.size() - labels_before));
     }
   }
 
-  const RawDataset& raw_;
   const std::vector<std::int64_t> chosen_;
-  const EncodeOptions encode_;
-  const Tokenizer& tokenizer_;
-  std::vector<std::int64_t> lengths_;                 // each written by one worker
-  std::vector<std::vector<std::int32_t>> block_ids_;  // likewise
+  const ExampleEncoder& encoder_;
+  std::vector<EncodedBlock> blocks_;  // each written by one worker
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
@@ -182,6 +270,22 @@ class ParallelEncoder {
   std::exception_ptr failure_;
 };
 
+// All texts as one, cut into blocks.
+TokenTable cut_into_blocks(TokenTable table, const TokenDataOptions& options) {
+  const std::int64_t length = options.max_length;
+  const std::int64_t blocks = static_cast<std::int64_t>(table.ids.size()) / length;
+  if (blocks == 0) {
+    throw data_error(fmt::format("{}: its {} tokens do not fill one block of {}", options.reader.path.string(),
+                                 table.ids.size(), length),
+                     "lower tokenizer.max_length, or set data.line_by_line = true");
+  }
+  table.ids.resize(static_cast<std::size_t>(blocks * length));
+  table.offsets.resize(static_cast<std::size_t>(blocks) + 1);
+  for (std::int64_t i = 0; i <= blocks; ++i) table.offsets[static_cast<std::size_t>(i)] = i * length;
+  table.label_offsets.assign(table.offsets.size(), 0);
+  return table;
+}
+
 TokenTable tokenise(const TokenDataOptions& options, const TokenOrigin& origin, const Tokenizer& tokenizer,
                     const TokenProgress& progress) {
   const RawDataset raw = read_raw_dataset(options.reader);
@@ -189,10 +293,11 @@ TokenTable tokenise(const TokenDataOptions& options, const TokenOrigin& origin, 
     throw data_error(fmt::format("{} changed while it was read", options.reader.path.string()),
                      "start again when it is complete");
   }
-  ParallelEncoder encoder(raw, chosen_examples(raw, options),
-                          {.max_length = options.max_length, .add_special_tokens = true}, tokenizer);
+  const ExampleEncoder example_encoder(raw, options, tokenizer);
+  ParallelEncoder encoder(chosen_examples(raw, options), example_encoder);
   encoder.run(options.threads, progress);
-  return encoder.table();
+  TokenTable table = encoder.table();
+  return options.form == TokenForm::kBlocks ? cut_into_blocks(std::move(table), options) : table;
 }
 
 // The store when it is there and intact; otherwise `reason` says why not, and is empty when there simply is none.

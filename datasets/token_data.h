@@ -18,6 +18,21 @@
 
 namespace dtrain {
 
+// What becomes of the examples of a file.
+enum class TokenForm : std::uint8_t {
+  kText,    // one text, its label
+  kWords,   // words with tags: the first token of a word has its label, the others have none
+  kPairs,   // a text and, as labels, the ids of the text to be written from it
+  kBlocks,  // all texts one after the other, cut into blocks of max_length ids; what is left at the end is dropped
+};
+
+// A part of a file's examples, shuffled with shuffle_seed: the same ones as `dataset.train_test_split(fraction,
+// seed=shuffle_seed)` of the Hugging Face datasets library.
+struct HeldOut {
+  double fraction = 0;  // 0: no split, all examples
+  bool rest = false;    // false: this part; true: the others
+};
+
 struct TokenDataOptions {
   ReaderOptions reader;  // path, format, columns, label kind, class names, num_labels, invalid_utf8
 
@@ -26,10 +41,15 @@ struct TokenDataOptions {
   // file order.
   std::optional<std::int64_t> samples;
   std::uint64_t shuffle_seed = 42;
+  HeldOut held_out;  // taken before `samples`
 
-  std::int64_t max_length = 0;      // ids kept per example, special ids included; 0: all
-  std::filesystem::path cache_dir;  // `~` already expanded; created when missing
-  int threads = 1;                  // that tokenise
+  TokenForm form = TokenForm::kText;
+  std::int64_t max_length = 0;         // ids kept per example, special ids included; 0: all
+  std::int64_t max_target_length = 0;  // the same of the text to be written
+  bool keep_line_ends = false;         // kBlocks: a line end is part of its text
+  bool skip_blank = false;             // kText: texts of nothing but white space are no examples
+  std::filesystem::path cache_dir;     // `~` already expanded; created when missing
+  int threads = 1;                     // that tokenise
 };
 
 // Called on the calling thread with the number of examples tokenised so far and in all; only while a store is built.

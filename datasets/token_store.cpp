@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <mutex>
 #include <span>
 
@@ -20,7 +21,7 @@ namespace dtrain {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kFormatVersion = "1";
+constexpr std::string_view kFormatVersion = "2";
 constexpr std::size_t kUserBlock = 512;  // the smallest that HDF5 looks behind
 constexpr std::string_view kMagic = "dtrain token store ";
 
@@ -59,15 +60,27 @@ class Handle {
   herr_t (*closer_)(hid_t);
 };
 
+// The data sets of a store, wherever they are.
+struct TokenView {
+  std::span<const std::int32_t> ids;
+  std::span<const std::int64_t> offsets;
+  std::span<const double> labels;
+  std::span<const std::int64_t> label_offsets;
+};
+
 template <class T>
-std::string_view bytes_of(const std::vector<T>& values) {
+std::string_view bytes_of(std::span<const T> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
 }
 
-std::string content_digest(const TokenTable& table) {
+std::string content_digest(const TokenView& view) {
   Digest digest;
-  digest.add(fmt::format("{} {} {} ", table.ids.size(), table.offsets.size(), table.label_width));
-  return digest.add(bytes_of(table.ids)).add(bytes_of(table.offsets)).add(bytes_of(table.labels)).hex();
+  digest.add(fmt::format("{} {} {} ", view.ids.size(), view.offsets.size(), view.labels.size()));
+  return digest.add(bytes_of(view.ids))
+      .add(bytes_of(view.offsets))
+      .add(bytes_of(view.labels))
+      .add(bytes_of(view.label_offsets))
+      .hex();
 }
 
 template <class T>
@@ -79,27 +92,26 @@ void write_array(const Handle& file, const char* name, const std::vector<T>& val
   if (!values.empty()) require(H5Dwrite(array.get(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0, name);
 }
 
+// The array as it lies in the file: `mapped` is the whole file. Arrays are contiguous and little-endian, as the
+// machines are that LibTorch runs on.
 template <class T>
-std::vector<hsize_t> read_array(const Handle& file, const char* name, std::size_t rank, H5T_class_t type_class,
-                                hid_t memory, std::uint64_t file_size, std::vector<T>& values) {
+std::span<const T> map_array(const Handle& file, const char* name, H5T_class_t type_class, std::string_view mapped) {
   const Handle array(H5Dopen2(file.get(), name, H5P_DEFAULT), H5Dclose, name);
   const Handle type(H5Dget_type(array.get()), H5Tclose, name);
   const Handle space(H5Dget_space(array.get()), H5Sclose, name);
   if (H5Tget_class(type.get()) != type_class || H5Tget_size(type.get()) != sizeof(T) ||
-      H5Sget_simple_extent_ndims(space.get()) != static_cast<int>(rank)) {
+      H5Tget_order(type.get()) != H5T_ORDER_LE || H5Sget_simple_extent_ndims(space.get()) != 1) {
     throw data_error(fmt::format("data set {} has another type or rank", name));
   }
-  std::vector<hsize_t> shape(rank);
-  require(H5Sget_simple_extent_dims(space.get(), shape.data(), nullptr) >= 0, name);
-  hsize_t count = 1;
-  for (const hsize_t extent : shape) {
-    if (extent > file_size || count * extent > file_size)
-      throw data_error(fmt::format("data set {} is larger than the file", name));
-    count *= extent;
+  hsize_t count = 0;
+  require(H5Sget_simple_extent_dims(space.get(), &count, nullptr) >= 0, name);
+  if (count == 0) return {};
+  const haddr_t offset = H5Dget_offset(array.get());
+  if (offset == HADDR_UNDEF || offset % sizeof(T) != 0 || offset > mapped.size() ||
+      count > (mapped.size() - offset) / sizeof(T)) {
+    throw data_error(fmt::format("data set {} is not where a store has it", name));
   }
-  values.resize(count);
-  if (count > 0) require(H5Dread(array.get(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0, name);
-  return shape;
+  return {reinterpret_cast<const T*>(mapped.data() + offset), static_cast<std::size_t>(count)};
 }
 
 void write_text(const Handle& file, const char* name, std::string_view text) {
@@ -130,16 +142,18 @@ std::string make_image(const TokenOrigin& origin, const TokenTable& table) {
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "a property list");
   constexpr std::size_t kGrowth = std::size_t{1} << 24;
   require(H5Pset_fapl_core(access.get(), kGrowth, /*backing_store=*/0) >= 0, "a property list");
+  // Arrays are used where they lie in the mapped file.
+  require(H5Pset_alignment(access.get(), 1, alignof(std::max_align_t)) >= 0, "a property list");
   // With the core driver and without a backing store the name only shows up in messages.
   const Handle file(H5Fcreate("token store", H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), H5Fclose, "the file");
-  const hsize_t examples = table.offsets.size() - 1;
   write_array(file, "ids", table.ids, {table.ids.size()}, H5T_STD_I32LE, H5T_NATIVE_INT32);
   write_array(file, "offsets", table.offsets, {table.offsets.size()}, H5T_STD_I64LE, H5T_NATIVE_INT64);
-  write_array(file, "labels", table.labels, {examples, static_cast<hsize_t>(table.label_width)}, H5T_IEEE_F64LE,
-              H5T_NATIVE_DOUBLE);
+  write_array(file, "labels", table.labels, {table.labels.size()}, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE);
+  write_array(file, "label_offsets", table.label_offsets, {table.label_offsets.size()}, H5T_STD_I64LE,
+              H5T_NATIVE_INT64);
   write_text(file, "format", kFormatVersion);
   write_text(file, "key", origin.key());
-  write_text(file, "content", content_digest(table));
+  write_text(file, "content", content_digest({table.ids, table.offsets, table.labels, table.label_offsets}));
   write_text(file, "source", origin.source);
   write_text(file, "tokenizer", origin.tokenizer);
   write_text(file, "options", origin.options);
@@ -170,34 +184,43 @@ std::string write_prefix(const fs::path& path) {
 
 class StoredDataset : public Dataset {
  public:
-  StoredDataset(TokenTable table, std::string digest) : table_(std::move(table)), digest_(std::move(digest)) {}
+  StoredDataset(std::unique_ptr<const MappedFile> file, const TokenView& view, std::string digest)
+      : file_(std::move(file)), view_(view), digest_(std::move(digest)) {}
 
-  [[nodiscard]] std::int64_t size() const override { return static_cast<std::int64_t>(table_.offsets.size()) - 1; }
+  [[nodiscard]] std::int64_t size() const override { return static_cast<std::int64_t>(view_.offsets.size()) - 1; }
   [[nodiscard]] Example get(std::int64_t index) const override {
     DTRAIN_CHECK(index >= 0 && index < size(), "example {} of {}", index, size());
     const auto i = static_cast<std::size_t>(index);
-    const auto begin = static_cast<std::size_t>(table_.offsets[i]);
-    const auto end = static_cast<std::size_t>(table_.offsets[i + 1]);
-    const auto width = static_cast<std::size_t>(table_.label_width);
-    return {std::span(table_.ids).subspan(begin, end - begin), std::span(table_.labels).subspan(i * width, width)};
+    return {part(view_.ids, view_.offsets, i), part(view_.labels, view_.label_offsets, i)};
   }
   [[nodiscard]] std::string digest() const override { return digest_; }
 
  private:
-  TokenTable table_;
+  template <class T>
+  static std::span<const T> part(std::span<const T> whole, std::span<const std::int64_t> offsets, std::size_t i) {
+    return whole.subspan(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(offsets[i + 1] - offsets[i]));
+  }
+
+  std::unique_ptr<const MappedFile> file_;
+  TokenView view_;
   std::string digest_;
 };
 
-// The size of the file, whose bytes are all as they were written.
-std::uint64_t check_user_block(const fs::path& path) {
-  const MappedFile mapped(path);
-  const std::string_view bytes = mapped.text();
+// The file, whose bytes are all as they were written.
+std::unique_ptr<const MappedFile> map_intact(const fs::path& path) {
+  auto mapped = std::make_unique<MappedFile>(path);
+  const std::string_view bytes = mapped->text();
   if (bytes.size() <= kUserBlock) throw data_error("it is cut off");
   if (!bytes.starts_with(kMagic)) throw data_error("it is not a token store of dtrain");
   if (bytes.substr(0, kUserBlock) != make_user_block(bytes.substr(kUserBlock))) {
     throw data_error("its bytes do not have the recorded digest: it is damaged");
   }
-  return bytes.size();
+  return mapped;
+}
+
+bool are_offsets(std::span<const std::int64_t> offsets, std::size_t end) {
+  return offsets.size() >= 2 && offsets.front() == 0 && offsets.back() == static_cast<std::int64_t>(end) &&
+         std::is_sorted(offsets.begin(), offsets.end());
 }
 
 }  // namespace
@@ -231,7 +254,7 @@ void write_token_store(const fs::path& path, const TokenOrigin& origin, const To
 }
 
 std::shared_ptr<const Dataset> open_token_store(const fs::path& path, const TokenOrigin& origin) {
-  const std::uint64_t file_size = check_user_block(path);
+  auto mapped = map_intact(path);
   const std::lock_guard lock(hdf5_mutex);
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "a property list");
@@ -242,20 +265,17 @@ std::shared_ptr<const Dataset> open_token_store(const fs::path& path, const Toke
   if (read_text(file, "source") != origin.source) throw data_error("it was made from another text");
   if (read_text(file, "tokenizer") != origin.tokenizer) throw data_error("it was made with another tokenizer");
   if (read_text(file, "key") != origin.key()) throw data_error("it was made with other settings");
-  TokenTable table;
-  read_array(file, "ids", 1, H5T_INTEGER, H5T_NATIVE_INT32, file_size, table.ids);
-  read_array(file, "offsets", 1, H5T_INTEGER, H5T_NATIVE_INT64, file_size, table.offsets);
-  const auto shape = read_array(file, "labels", 2, H5T_FLOAT, H5T_NATIVE_DOUBLE, file_size, table.labels);
-  table.label_width = static_cast<std::int64_t>(shape[1]);
-  if (table.offsets.size() < 2 || table.offsets.front() != 0 ||
-      table.offsets.back() != static_cast<std::int64_t>(table.ids.size()) ||
-      !std::is_sorted(table.offsets.begin(), table.offsets.end()) || shape[0] != table.offsets.size() - 1 ||
-      shape[1] == 0) {
+  const TokenView view = {map_array<std::int32_t>(file, "ids", H5T_INTEGER, mapped->text()),
+                          map_array<std::int64_t>(file, "offsets", H5T_INTEGER, mapped->text()),
+                          map_array<double>(file, "labels", H5T_FLOAT, mapped->text()),
+                          map_array<std::int64_t>(file, "label_offsets", H5T_INTEGER, mapped->text())};
+  if (!are_offsets(view.offsets, view.ids.size()) || !are_offsets(view.label_offsets, view.labels.size()) ||
+      view.offsets.size() != view.label_offsets.size()) {
     throw data_error("its offsets contradict its data");
   }
-  const std::string content = content_digest(table);
+  const std::string content = content_digest(view);
   if (read_text(file, "content") != content) throw data_error("its content does not have the recorded digest");
-  return std::make_shared<StoredDataset>(std::move(table), content);
+  return std::make_shared<StoredDataset>(std::move(mapped), view, content);
 }
 
 void remove_stale_writes(const fs::path& path) {

@@ -3,9 +3,11 @@
 //
 // The file begins with the user block that HDF5 allows before its own data: 512 bytes that hold a digest of everything
 // after them. It is checked before the HDF5 library sees the file, so that no damage, wherever it is, reaches that
-// library. Data sets: "ids" int32 [tokens], "offsets" int64 [examples + 1], "labels" float64 [examples, labels per
-// example]. Attributes of the root, all text: "format", "key" (the digest of everything that decides the content),
-// "content" (the digest of the three data sets), "source", "tokenizer", "options" and "created" (for people).
+// library. Data sets: "ids" int32 [tokens], "offsets" int64 [examples + 1], "labels" float64 [labels], "label_offsets"
+// int64 [examples + 1]. Attributes of the root, all text: "format", "key" (the digest of everything that decides the
+// content), "content" (the digest of the data sets), "source", "tokenizer", "options" and "created" (for people).
+//
+// A store is not read into memory but mapped: sets larger than memory train, and the ranks of a node share the pages.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +22,9 @@ namespace dtrain {
 
 struct TokenTable {
   std::vector<std::int32_t> ids;
-  std::vector<std::int64_t> offsets;  // [examples + 1], from 0, rising
-  std::vector<double> labels;         // [examples x label_width]
-  std::int64_t label_width = 0;
+  std::vector<std::int64_t> offsets;        // [examples + 1] into ids, from 0, rising
+  std::vector<double> labels;               // of all examples
+  std::vector<std::int64_t> label_offsets;  // [examples + 1] into labels, from 0, rising
 };
 
 // Where a store comes from.

@@ -8,9 +8,9 @@
 #include "core/file.h"
 #include "core/hub_folder.h"
 #include "core/log.h"
-#include "datasets/collators/padding_collator.h"
 #include "datasets/token_data.h"
 #include "dist/agreement.h"
+#include "launcher/task_inputs.h"
 #include "launcher/token_progress.h"
 
 namespace dtrain {
@@ -21,11 +21,14 @@ namespace {
 struct Padding {
   std::int64_t id = 0;
   std::optional<std::string> named;  // the token, when the settings name it
+  bool is_known = true;              // false: the model has none, and shall have none
 };
 
-Padding choose_padding(const TokenizerConfig& settings, const Tokenizer& tokenizer) {
+Padding choose_padding(const TokenizerConfig& settings, const Tokenizer& tokenizer, Task task) {
   if (!settings.pad_token) {
     if (const auto id = tokenizer.pad_id()) return {*id, std::nullopt};
+    // Blocks are all of one length, and padding is never read.
+    if (task == Task::kCausalLm) return {tokenizer.eos_id().value_or(0), std::nullopt, false};
     throw usage_error(fmt::format("the tokenizer in {} has no padding token", *settings.path),
                       "set tokenizer.pad_token = \"eos\", or to a token of the vocabulary");
   }
@@ -68,16 +71,9 @@ std::vector<std::pair<std::string, std::string>> read_tokenizer_files(const Toke
   return files;
 }
 
-LabelKind label_kind_of(ProblemType type) {
-  switch (type) {
-    case ProblemType::kSingleLabel:
-      return LabelKind::kClass;
-    case ProblemType::kMultiLabel:
-      return LabelKind::kMultiLabel;
-    case ProblemType::kRegression:
-      return LabelKind::kRegression;
-  }
-  return LabelKind::kClass;
+// Relatives share the kind of their vocabularies: word pieces or byte pairs.
+std::string_view vocabulary_kind(std::string_view model_type) {
+  return model_type == "bert" || model_type == "distilbert" ? "bert" : "gpt2";
 }
 
 // Before anything is loaded: `model_json` is the model's config.json.
@@ -89,7 +85,8 @@ void check_fit(const Json& model_json, const Tokenizer& tokenizer, const TrainCo
   const auto vocab_size = size->get<std::int64_t>();
   const auto model_type = type->get<std::string>();
   const bool too_large = tokenizer.vocab_size() > vocab_size;
-  const bool other_kind = !tokenizer.kind().empty() && tokenizer.kind() != model_type && !config.model.random_init;
+  const bool other_kind =
+      !tokenizer.kind().empty() && tokenizer.kind() != vocabulary_kind(model_type) && !config.model.random_init;
   if (!too_large && !other_kind) return;
   throw data_error(
       fmt::format("tokenizer of another model: the tokenizer in {} ({}, {} tokens) does not fit the model in {} ({}, "
@@ -156,7 +153,11 @@ Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host
   Inputs inputs;
   const fs::path model_folder = pretrained_folder(config.model.path);
   const Json model_json = read_json_file(model_folder / "config.json");
-  const Problem problem = problem_of(config.model, model_json);
+  inputs.task = task_named(config.model.task);
+  // Tokens have one class each, whatever config.json says of the texts.
+  const Problem problem = inputs.task == Task::kSequenceClassification
+                              ? problem_of(config.model, model_json)
+                              : Problem{.num_labels = problem_of(config.model, Json::object()).num_labels};
   inputs.problem_type = problem.type;
   if (config.training.label_smoothing_factor > 0 && problem.type != ProblemType::kSingleLabel) {
     throw usage_error("training.label_smoothing_factor: only problems with one class an example have labels to smooth",
@@ -164,47 +165,39 @@ Inputs load_inputs(const TrainConfig& config, const World& world, HostComm& host
   }
   inputs.tokenizer = load_tokenizer(pretrained_folder(*config.tokenizer.path));
   check_fit(model_json, *inputs.tokenizer, config);
-  const Padding padding = choose_padding(config.tokenizer, *inputs.tokenizer);
+  const Padding padding = choose_padding(config.tokenizer, *inputs.tokenizer, inputs.task);
 
   LoadedModel loaded = load_model({.folder = model_folder,
-                                   .task = config.model.task,
+                                   .task = inputs.task,
                                    .num_labels = problem.num_labels,
+                                   .label_names = config.data.labels,
                                    .problem_type = problem.type,
                                    .dropout = config.model.dropout.value_or(-1),
-                                   .pad_token_id = padding.id,
+                                   .pad_token_id = padding.is_known ? padding.id : -1,
                                    .seed = static_cast<std::uint64_t>(config.training.seed),
                                    .random_init = config.model.random_init,
                                    .label_smoothing = config.training.label_smoothing_factor,
+                                   .gradient_checkpointing = config.training.gradient_checkpointing,
+                                   .neftune_noise_alpha = config.training.neftune_noise_alpha.value_or(0),
                                    .compute_padding = config.model.compute_padding});
   inputs.model = std::move(loaded.model);
   inputs.report = std::move(loaded.report);
-  inputs.num_labels = static_cast<std::int64_t>(inputs.model->config_json().at("id2label").size());
+  if (!is_language_model(inputs.task)) {
+    inputs.num_labels = static_cast<std::int64_t>(inputs.model->config_json().at("id2label").size());
+  }
   inputs.max_length = choose_max_length(config, *inputs.model);
   inputs.tokenizer_files = read_tokenizer_files(*inputs.tokenizer, padding);
-  inputs.collator = make_padding_collator({.pad_id = static_cast<std::int32_t>(padding.id),
-                                           .pad_to_multiple_of = config.data.pad_to_multiple_of.value_or(1),
-                                           .label_kind = label_kind_of(problem.type)});
+  inputs.collator = make_collator(config, inputs, static_cast<std::int32_t>(padding.id));
 
-  TokenDataOptions options;
-  options.reader = {
-      .path = expand_home(config.data.train),
-      .format = parse_data_format(config.data.format),
-      .text_column = config.data.text,
-      .label_column = config.data.label,
-      .label_kind = label_kind_of(problem.type),
-      .class_names = config.data.labels,
-      .num_labels = inputs.num_labels,
-      .invalid_utf8 = config.data.invalid_utf8 == "replace" ? InvalidUtf8::kReplace : InvalidUtf8::kError};
-  options.samples = config.data.train_samples;
-  options.shuffle_seed = static_cast<std::uint64_t>(config.data.shuffle_seed);
-  options.max_length = inputs.max_length;
-  options.cache_dir = expand_home(config.data.cache_dir);
+  TokenDataOptions options = token_data_options(config, inputs);
   options.threads = threads;
+  if (config.data.eval_fraction) options.held_out = {.fraction = *config.data.eval_fraction, .rest = true};
   if (wanted.train_data) inputs.train_data = load_data(options, *inputs.tokenizer, world, host, "training");
-  if (config.data.eval) {
-    options.reader.path = expand_home(*config.data.eval);
+  options.held_out.rest = false;
+  if (config.data.eval || config.data.eval_fraction) {
+    if (config.data.eval) options.reader.path = expand_home(*config.data.eval);
     options.samples = config.data.eval_samples;
-    options.reader.has_labels = wanted.eval_labels;
+    options.reader.has_labels = options.reader.has_labels && wanted.eval_labels;
     inputs.eval_data = load_data(options, *inputs.tokenizer, world, host, "evaluation");
   }
   agree(host, "data",

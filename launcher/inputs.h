@@ -22,7 +22,8 @@ namespace dtrain {
 struct Inputs {
   std::shared_ptr<Model> model;  // on the CPU
   LoadReport report;
-  std::int64_t num_labels = 0;
+  Task task = Task::kSequenceClassification;
+  std::int64_t num_labels = 0;  // 0 for language models
   ProblemType problem_type = ProblemType::kSingleLabel;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::int64_t max_length = 0;

@@ -14,6 +14,7 @@
 #include "dist/core_binding.h"
 #include "launcher/config_file.h"
 #include "launcher/device.h"
+#include "launcher/task_inputs.h"
 #include "launcher/versions.h"
 #include "trainer/kernels/cpu/block_cache.h"
 
@@ -68,7 +69,7 @@ JobDevice set_up_device(const TrainingConfig& training, const Arguments& argumen
 std::vector<std::unique_ptr<Metric>> make_metrics(const TrainConfig& config, const Inputs& inputs) {
   std::vector<std::unique_ptr<Metric>> metrics;
   for (const std::string& metric : config.metrics.compute) {
-    metrics.push_back(make_metric(metric, inputs.num_labels, inputs.problem_type == ProblemType::kMultiLabel));
+    metrics.push_back(make_metric(metric, metric_scope(inputs)));
   }
   return metrics;
 }

@@ -31,6 +31,7 @@ TrainConfig pointed_at(TrainConfig config, const Arguments& arguments) {
   config.model.random_init = false;
   if (!arguments.data.empty()) {
     config.data.eval = arguments.data;
+    config.data.eval_fraction.reset();
     config.data.eval_samples.reset();
   }
   if (!arguments.out.empty()) {
@@ -41,7 +42,8 @@ TrainConfig pointed_at(TrainConfig config, const Arguments& arguments) {
                         "create it, or name another file");
     }
   }
-  if (!config.data.eval) throw usage_error("there is no data", "set data.eval, or name a file with --data");
+  if (!config.data.eval && !config.data.eval_fraction)
+    throw usage_error("there is no data", "set data.eval, or name a file with --data");
   return config;
 }
 
@@ -55,13 +57,18 @@ void print_record(const OrderedJson& record) {
 }
 
 // On rank 0.
-std::string predictions_text(const at::Tensor& logits, const Inputs& inputs) {
+std::string predictions_text(const PredictedLogits& predicted, const Inputs& inputs) {
   const std::vector<std::string> names = class_names(inputs.model->config_json());
-  const auto width = static_cast<std::size_t>(logits.size(1));
+  const auto width = static_cast<std::size_t>(predicted.logits.size(1));
+  const float* row = predicted.logits.const_data_ptr<float>();
   std::string text;
-  for (std::int64_t i = 0; i < logits.size(0); ++i) {
-    const std::span<const float> row(logits.const_data_ptr<float>() + i * logits.size(1), width);
-    text += prediction_text(i, row, inputs.problem_type, names) + "\n";
+  for (std::size_t i = 0; i < predicted.label_counts.size(); ++i) {
+    const std::size_t size = width * static_cast<std::size_t>(predicted.label_counts[i]);
+    const auto index = static_cast<std::int64_t>(i);
+    text += inputs.task == Task::kTokenClassification ? tags_text(index, {row, size}, names)
+                                                      : prediction_text(index, {row, size}, inputs.problem_type, names);
+    text += "\n";
+    row += size;
   }
   return text;
 }
@@ -74,6 +81,10 @@ ExitCode run_model(const Arguments& arguments, MpiSession& session) {
   const bool predicts = arguments.command == Arguments::Command::kPredict;
   const TrainConfig config = pointed_at(agreed_config(arguments, world, host), arguments);
   host.set_deadline(static_cast<double>(config.training.ddp_timeout));
+  if (predicts && is_language_model(task_named(config.model.task))) {
+    throw usage_error(fmt::format("predict: the task {} has no prediction for a text", config.model.task),
+                      "use dtrain evaluate for its loss and perplexity");
+  }
   const JobDevice job = set_up_device(config.training, arguments, session);
   const Inputs inputs = load_inputs(config, world, host, job.threads * world.local_size,
                                     {.train_data = false, .eval_labels = !arguments.unlabelled});
@@ -96,12 +107,13 @@ ExitCode run_model(const Arguments& arguments, MpiSession& session) {
   };
   const fs::path output_dir = expand_home(config.training.output_dir);
   if (predicts) {
-    const at::Tensor logits = predict_logits(*inputs.model, inputs.eval_data, inputs.collator, host, options, show);
+    const PredictedLogits predicted =
+        predict_logits(*inputs.model, inputs.eval_data, inputs.collator, host, options, show);
     on_first_rank(host, "predictions", [&] {
       const fs::path path = arguments.out.empty() ? output_dir / "predictions.jsonl" : expand_home(arguments.out);
       if (arguments.out.empty()) fs::create_directories(output_dir);
-      replace_file(path, predictions_text(logits, inputs));
-      fmt::print("{} predictions are in {}\n", logits.size(0), path.string());
+      replace_file(path, predictions_text(predicted, inputs));
+      fmt::print("{} predictions are in {}\n", predicted.label_counts.size(), path.string());
       return std::string();
     });
   } else {

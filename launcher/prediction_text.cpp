@@ -53,6 +53,15 @@ std::string prediction_text(std::int64_t index, std::span<const float> logits, P
   return fmt::format(R"({{"index":{},"values":{}}})", index, list(values));
 }
 
+std::string tags_text(std::int64_t index, std::span<const float> logits, const std::vector<std::string>& names) {
+  std::vector<std::string> tags;
+  for (std::size_t first = 0; first < logits.size(); first += names.size()) {
+    const std::span<const float> row = logits.subspan(first, names.size());
+    tags.push_back(quoted(names[static_cast<std::size_t>(std::max_element(row.begin(), row.end()) - row.begin())]));
+  }
+  return fmt::format(R"({{"index":{},"tags":{}}})", index, list(tags));
+}
+
 std::vector<std::string> class_names(const Json& model_config) {
   const Json& stored = model_config.at("id2label");
   std::vector<std::string> names(stored.size());

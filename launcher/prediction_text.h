@@ -18,6 +18,10 @@ namespace dtrain {
 [[nodiscard]] std::string prediction_text(std::int64_t index, std::span<const float> logits, ProblemType problem,
                                           const std::vector<std::string>& names);
 
+// {"index":0,"tags":["B-person","O"]}: the class of each word; `logits` [words, classes].
+[[nodiscard]] std::string tags_text(std::int64_t index, std::span<const float> logits,
+                                    const std::vector<std::string>& names);
+
 // Names of the classes, in the order of their numbers, from a config.json.
 [[nodiscard]] std::vector<std::string> class_names(const Json& model_config);
 

@@ -81,8 +81,10 @@ void log_plan(const Trainer& trainer, const TrainConfig& config, const Inputs& i
   const TrainingConfig& training = config.training;
   const std::int64_t per_step =
       training.per_device_train_batch_size * training.gradient_accumulation_steps * trainer.shard_options().world_size;
-  log::info("model: {} with {} parameters, {} labels; texts cut to {} tokens", inputs.model->model_type(),
-            trainable_elements(*inputs.model), inputs.num_labels, inputs.max_length);
+  log::info("model: {} for {} with {} parameters{}; {} of up to {} tokens", inputs.model->model_type(),
+            config.model.task, trainable_elements(*inputs.model),
+            inputs.num_labels > 0 ? fmt::format(", {} labels", inputs.num_labels) : "",
+            is_language_model(inputs.task) && !config.data.line_by_line ? "blocks" : "texts", inputs.max_length);
   if (!inputs.report.missing.empty()) log::info("drawn anew: {}", fmt::join(inputs.report.missing, ", "));
   if (!inputs.report.unexpected.empty()) {
     log::info("not used from model.safetensors: {}", fmt::join(inputs.report.unexpected, ", "));

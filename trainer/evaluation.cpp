@@ -110,7 +110,7 @@ std::int64_t visit_batches(Model& model, const std::shared_ptr<const Dataset>& d
   const auto batches = static_cast<std::int64_t>(plan.size());
   const EvaluationMode mode(model);
   const c10::AutoGradMode no_gradient(false);
-  BatchLoader loader(dataset, collator, std::move(plan), shard_options, 1, 0, options.prefetch);
+  BatchLoader loader(dataset, collator, std::move(plan), shard_options, 1, 0, options.prefetch, /*epoch=*/-1);
   for (std::int64_t done = 0; std::optional<Batch> batch = loader.next();) {
     ModelOutput output;
     {
@@ -130,6 +130,7 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
   const Stopwatch watch;
   ExactSum loss;
   std::int64_t examples = 0;
+  std::int64_t labels = 0;
   std::vector<Accumulated> accumulated(metrics.size());
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     metrics[m]->reset();
@@ -140,18 +141,24 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
     const float* each = losses.const_data_ptr<float>();
     for (std::int64_t i = 0; i < batch.size; ++i) loss.add(static_cast<double>(each[i]));
     examples += batch.size;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(batch.size); ++i) labels += batch.labels_of(i);
     if (metrics.empty()) return;
-    const at::Tensor logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
+    Predictions predictions;
+    if (output.logits.defined()) predictions.logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
+    if (output.predicted.defined()) predictions.predicted = output.predicted.to(at::kCPU);
+    predictions.labels = batch["labels"];
+    predictions.losses = losses;
+    predictions.label_counts = batch.target_count;
     for (std::size_t m = 0; m < metrics.size(); ++m) {
       metrics[m]->reset();
-      metrics[m]->add(logits, batch["labels"]);
+      metrics[m]->add(predictions);
       accumulated[m].add(metrics[m]->state());
     }
   };
   const std::int64_t batches = visit_batches(model, dataset, collator, host, options, add, on_batch);
 
-  // One message: [examples, loss words, then per metric its counts and the words of its sums].
-  std::vector<std::int64_t> words{examples};
+  // One message: [examples, labels, loss words, then per metric its counts and the words of its sums].
+  std::vector<std::int64_t> words{examples, labels};
   const auto append = [&](const ExactSum& sum) {
     const ExactSum::Words each = sum.words();
     words.insert(words.end(), each.begin(), each.end());
@@ -174,9 +181,10 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
   };
   EvaluationResult result;
   result.examples = words[next++];
+  const std::int64_t all_labels = words[next++];
   DTRAIN_CHECK(result.examples == dataset->size(), "{} of {} examples were evaluated", result.examples,
                dataset->size());
-  result.loss = take() / static_cast<double>(result.examples);
+  result.loss = take() / static_cast<double>(all_labels);
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     MetricState& state = metrics[m]->state();
     for (std::int64_t& count : state.counts) count = words[next++];
@@ -191,30 +199,44 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
   return result;
 }
 
-at::Tensor predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
-                          const std::shared_ptr<const Collator>& collator, HostComm& host,
-                          const EvaluationOptions& options, const OnBatch& on_batch) {
-  // Per example its index, and in the other vector its row of logits.
-  std::vector<std::int64_t> indices;
+PredictedLogits predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                               const std::shared_ptr<const Collator>& collator, HostComm& host,
+                               const EvaluationOptions& options, const OnBatch& on_batch) {
+  // Per example its index and its number of labels, and in the other vector its rows of logits.
+  std::vector<std::int64_t> found;
   std::vector<float> rows;
+  std::vector<std::int64_t> width = {0};
   (void)visit_batches(
       model, dataset, collator, host, options,
       [&](const Batch& batch, const ModelOutput& output) {
         const at::Tensor logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
-        indices.insert(indices.end(), batch.example_index.begin(), batch.example_index.end());
+        for (std::size_t i = 0; i < batch.example_index.size(); ++i) {
+          found.push_back(batch.example_index[i]);
+          found.push_back(batch.labels_of(i));
+        }
         rows.insert(rows.end(), logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel());
+        width[0] = logits.size(1);
       },
       on_batch);
-  indices = from_all_ranks(host, indices);
+  host.all_reduce_max("classes", width);
+  found = from_all_ranks(host, found);
   rows = from_all_ranks(host, rows);
-  DTRAIN_CHECK(std::ssize(indices) == dataset->size(), "{} of {} examples were predicted", indices.size(),
+  DTRAIN_CHECK(std::ssize(found) == 2 * dataset->size(), "{} of {} examples were predicted", found.size() / 2,
                dataset->size());
   if (host.rank() != 0) return {};
-  const auto width = static_cast<std::int64_t>(rows.size() / indices.size());
-  at::Tensor result = at::empty({dataset->size(), width}, at::kFloat);
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    std::copy_n(rows.begin() + static_cast<std::ptrdiff_t>(i) * width, width,
-                result.mutable_data_ptr<float>() + indices[i] * width);
+  PredictedLogits result;
+  result.label_counts.resize(static_cast<std::size_t>(dataset->size()));
+  for (std::size_t i = 0; i < found.size(); i += 2)
+    result.label_counts[static_cast<std::size_t>(found[i])] = found[i + 1];
+  std::vector<std::int64_t> first(result.label_counts.size() + 1);
+  std::partial_sum(result.label_counts.begin(), result.label_counts.end(), first.begin() + 1);
+  result.logits = at::empty({first.back(), width[0]}, at::kFloat);
+  const float* row = rows.data();
+  for (std::size_t i = 0; i < found.size(); i += 2) {
+    const std::int64_t count = found[i + 1] * width[0];
+    std::copy_n(row, count,
+                result.logits.mutable_data_ptr<float>() + first[static_cast<std::size_t>(found[i])] * width[0]);
+    row += count;
   }
   return result;
 }

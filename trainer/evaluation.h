@@ -39,7 +39,7 @@ struct EvaluationOptions {
 [[nodiscard]] bool greater_is_better(const TrainingConfig& training);
 
 struct EvaluationResult {
-  double loss = 0;                                      // mean over all examples, summed in 128-bit integers
+  double loss = 0;                                      // mean over all labels, summed in 128-bit integers
   std::vector<std::pair<std::string, double>> metrics;  // as Metric::compute names them
   std::int64_t examples = 0;
   std::int64_t batches = 0;  // rounds: batches of the busiest rank
@@ -64,11 +64,16 @@ std::int64_t visit_batches(Model& model, const std::shared_ptr<const Dataset>& d
                                         const std::vector<std::unique_ptr<Metric>>& metrics, HostComm& host,
                                         const EvaluationOptions& options, const OnBatch& on_batch = {});
 
-// Collective. The logits of all examples, [examples, num_labels] float32 in the order of the data, on rank 0; undefined
-// on the others.
-[[nodiscard]] at::Tensor predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
-                                        const std::shared_ptr<const Collator>& collator, HostComm& host,
-                                        const EvaluationOptions& options, const OnBatch& on_batch = {});
+// The logits of all labels in the order of the data, and how many labels each example has.
+struct PredictedLogits {
+  at::Tensor logits;                       // [labels, num_labels] float32
+  std::vector<std::int64_t> label_counts;  // [examples]
+};
+
+// Collective. The result is on rank 0; empty on the others.
+[[nodiscard]] PredictedLogits predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                                             const std::shared_ptr<const Collator>& collator, HostComm& host,
+                                             const EvaluationOptions& options, const OnBatch& on_batch = {});
 
 // The record that the Trainer logs: eval_loss, eval_<metric>..., eval_runtime, eval_samples_per_second,
 // eval_steps_per_second, with the Trainer's rounding of the last three.

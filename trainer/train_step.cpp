@@ -1,5 +1,6 @@
 #include "trainer/train_step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -23,6 +24,7 @@ struct StepSize {
   std::int64_t step = 0;
   std::int64_t micro_batches = 0;
   double weight = 0;
+  std::int64_t examples = 0;
   std::int64_t tokens = 0;
   std::int64_t input_elements = 0;
 };
@@ -51,6 +53,7 @@ std::vector<Word> exchange(HostComm& host, std::string_view name, const Word& mi
 StepSize agree_on_size(HostComm& host, const StepSize& mine) {
   StepSize total = mine;
   total.weight = 0;
+  total.examples = 0;
   total.tokens = 0;
   total.input_elements = 0;
   const std::vector<StepSize> all = exchange(host, "step size", mine);
@@ -61,10 +64,13 @@ StepSize agree_on_size(HostComm& host, const StepSize& mine) {
                            "this is a defect in dtrain: please report it with this line");
     }
     total.weight += all[rank].weight;
+    total.examples += all[rank].examples;
     total.tokens += all[rank].tokens;
     total.input_elements += all[rank].input_elements;
   }
-  DTRAIN_CHECK(total.weight > 0, "step {} has no examples", mine.step);
+  DTRAIN_CHECK(total.examples > 0, "step {} has no examples", mine.step);
+  // A step whose few tokens were all left unmasked has nothing to learn; it is no error.
+  total.weight = std::max(total.weight, 1.0);
   return total;
 }
 
@@ -117,9 +123,12 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
     span += watch.seconds();
     watch.restart();
   };
-  StepSize mine{step, static_cast<std::int64_t>(micro_batches.size()), 0, 0, 0};
+  StepSize mine;
+  mine.step = step;
+  mine.micro_batches = static_cast<std::int64_t>(micro_batches.size());
   for (const Batch& batch : micro_batches) {
     mine.weight += batch.weight;
+    mine.examples += std::count(batch.example_weight.begin(), batch.example_weight.end(), 1.0F);
     mine.tokens += batch.num_tokens;
     mine.input_elements += batch["input_ids"].numel();
   }
@@ -158,7 +167,7 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   word.gradient_finite = std::isfinite(norm) ? 1 : 0;
 
   result.grad_norm = norm;
-  result.examples = std::llround(total.weight);
+  result.examples = total.examples;
   result.tokens = total.tokens;
   result.input_elements = total.input_elements;
   bool loss_finite = true;

@@ -30,7 +30,7 @@ struct StepOptions {
 };
 
 struct StepResult {
-  double loss = 0;                  // mean over the examples of the step, all ranks
+  double loss = 0;                  // mean over the labels of the step, all ranks
   double grad_norm = 0;             // of the reduced gradient, before clipping
   std::int64_t examples = 0;        // all ranks, without fillers
   std::int64_t tokens = 0;          // all ranks, without padding and fillers

@@ -164,7 +164,7 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
                    epoch, sampling);
   const auto tokens = [&](std::int64_t example) { return std::ssize(parts_.train_data->get(example).ids); };
   BatchLoader loader(parts_.train_data, parts_.collator, shard(order, shard_, tokens), shard_,
-                     training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training));
+                     training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training), epoch);
   const std::int64_t micro_batches = arithmetic_.micro_batches_per_epoch;
   micro_batches_done_ = first_micro_batch;
   callbacks_.on_epoch_begin(state_, state_.control);

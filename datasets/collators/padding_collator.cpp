@@ -3,10 +3,9 @@
 #include <algorithm>
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
 
 #include "core/error.h"
+#include "datasets/collators/padded_inputs.h"
 
 namespace dtrain {
 namespace {
@@ -34,33 +33,10 @@ at::Tensor labels_of(std::span<const Example> examples, LabelKind kind) {
 
 class PaddingCollator : public Collator {
  public:
-  explicit PaddingCollator(const PaddingOptions& options) : options_(options) {
-    DTRAIN_CHECK(options.pad_to_multiple_of >= 1, "pad_to_multiple_of is {}", options.pad_to_multiple_of);
-  }
+  explicit PaddingCollator(const PaddingOptions& options) : options_(options) {}
 
-  [[nodiscard]] Batch collate(std::span<const Example> examples) const override {
-    DTRAIN_CHECK(!examples.empty(), "a batch without examples");
-    std::size_t longest = 0;
-    for (const Example& example : examples) longest = std::max(longest, example.ids.size());
-    const std::int64_t multiple = options_.pad_to_multiple_of;
-    const std::int64_t length = (static_cast<std::int64_t>(longest) + multiple - 1) / multiple * multiple;
-    const auto size = static_cast<std::int64_t>(examples.size());
-
-    Batch batch;
-    batch.size = size;
-    at::Tensor ids = at::full({size, length}, options_.pad_id, at::kLong);
-    at::Tensor mask = at::zeros({size, length}, at::kLong);
-    auto* id_row = ids.mutable_data_ptr<std::int64_t>();
-    auto* mask_row = mask.mutable_data_ptr<std::int64_t>();
-    for (const Example& example : examples) {
-      std::copy(example.ids.begin(), example.ids.end(), id_row);
-      std::fill_n(mask_row, example.ids.size(), 1);
-      id_row += length;
-      mask_row += length;
-      batch.num_tokens += static_cast<std::int64_t>(example.ids.size());
-    }
-    batch.tensors["input_ids"] = std::move(ids);
-    batch.tensors["attention_mask"] = std::move(mask);
+  [[nodiscard]] Batch collate(std::span<const Example> examples, const CollateKey& /*key*/) const override {
+    Batch batch = padded_inputs(examples, options_.pad_id, options_.pad_to_multiple_of);
     if (!examples[0].labels.empty()) batch.tensors["labels"] = labels_of(examples, options_.label_kind);
     return batch;
   }

@@ -13,6 +13,8 @@
 namespace dtrain {
 
 enum class DataFormat : std::uint8_t { kAuto, kJsonl, kCsv, kTsv, kFolder };
+// What an example is made of: a text with its labels, words with a tag each, or a text and the one to write from it.
+enum class RecordKind : std::uint8_t { kText, kWords, kPair };
 enum class InvalidUtf8 : std::uint8_t { kError, kReplace };
 
 // "auto", "jsonl", "csv", "tsv", "folder". Throws Error(kUsage) for anything else.
@@ -21,8 +23,13 @@ enum class InvalidUtf8 : std::uint8_t { kError, kReplace };
 struct ReaderOptions {
   std::filesystem::path path;
   DataFormat format = DataFormat::kAuto;  // kAuto: a folder, or .jsonl, .csv, .tsv, each also with .gz
+  RecordKind record_kind = RecordKind::kText;
   std::string text_column = "text";
   std::string label_column = "label";
+  std::string words_column = "tokens";
+  std::string tags_column = "ner_tags";
+  std::string source_column;
+  std::string target_column;
   LabelKind label_kind = LabelKind::kClass;
   std::vector<std::string> class_names;  // in the order of their indices; empty: labels are numbers, folders are sorted
   std::int64_t num_labels = 2;
@@ -32,9 +39,11 @@ struct ReaderOptions {
 
 struct RawExample {
   std::string text;
-  std::vector<double> labels;  // one class index, or num_labels values
-  std::int64_t file = 0;       // index in RawDataset::files
-  std::int64_t line = 0;       // first line of the record, from 1; 0 where the file is the record
+  std::vector<std::string> words;  // kWords
+  std::string target;              // kPair
+  std::vector<double> labels;      // one class index, or num_labels values
+  std::int64_t file = 0;           // index in RawDataset::files
+  std::int64_t line = 0;           // first line of the record, from 1; 0 where the file is the record
 };
 
 struct RawDataset {

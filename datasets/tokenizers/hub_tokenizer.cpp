@@ -65,30 +65,55 @@ HubTokenizer::HubTokenizer(TokenizerSpec spec, const std::string& where)
   digest_ = make_digest();
 }
 
-void HubTokenizer::encode(std::string_view text, const EncodeOptions& options, std::vector<std::int32_t>& ids) const {
-  static const std::vector<std::int32_t> kNoIds;
-  const auto& before = options.add_special_tokens ? spec_.before : kNoIds;
-  const auto& after = options.add_special_tokens ? spec_.after : kNoIds;
-  const auto special = static_cast<std::int64_t>(before.size() + after.size());
+std::size_t HubTokenizer::room(const EncodeOptions& options) const {
+  const auto special =
+      options.add_special_tokens ? static_cast<std::int64_t>(spec_.before.size() + spec_.after.size()) : 0;
   if (options.max_length < 0 || (options.max_length > 0 && options.max_length < special)) {
     throw usage_error(
         fmt::format("max_length = {} leaves no room for the tokenizer's {} special ids", options.max_length, special),
         "choose a larger max_length, or 0 for no limit");
   }
-  ids.insert(ids.end(), before.begin(), before.end());
-  const std::size_t limit = options.max_length == 0
-                                ? std::numeric_limits<std::size_t>::max()
-                                : ids.size() + static_cast<std::size_t>(options.max_length - special);
+  return options.max_length == 0 ? std::numeric_limits<std::size_t>::max() / 2
+                                 : static_cast<std::size_t>(options.max_length - special);
+}
+
+void HubTokenizer::encode(std::string_view text, const EncodeOptions& options, std::vector<std::int32_t>& ids) const {
+  const std::size_t text_room = room(options);
+  if (options.add_special_tokens) ids.insert(ids.end(), spec_.before.begin(), spec_.before.end());
+  Output output{ids, ids.size() + text_room, WordCache::of_thread(serial_)};
+  encode_raw(text, output);
+  if (output.full()) ids.resize(output.limit);
+  if (options.add_special_tokens) ids.insert(ids.end(), spec_.after.begin(), spec_.after.end());
+}
+
+void HubTokenizer::encode_words(std::span<const std::string> words, const EncodeOptions& options,
+                                std::vector<std::int32_t>& ids, std::vector<std::int32_t>& word) const {
+  const std::size_t text_room = room(options);
+  if (options.add_special_tokens) ids.insert(ids.end(), spec_.before.begin(), spec_.before.end());
+  word.resize(ids.size(), -1);
+  Output output{ids, ids.size() + text_room, WordCache::of_thread(serial_)};
+  for (std::size_t i = 0; i < words.size() && !output.full(); ++i) {
+    if (words[i].empty()) continue;
+    encode_raw(bpe_ && words[i].front() != ' ' ? " " + words[i] : words[i], output);
+    word.resize(ids.size(), static_cast<std::int32_t>(i));
+  }
+  if (output.full()) {
+    ids.resize(output.limit);
+    word.resize(output.limit);
+  }
+  if (options.add_special_tokens) ids.insert(ids.end(), spec_.after.begin(), spec_.after.end());
+  word.resize(ids.size(), -1);
+}
+
+void HubTokenizer::encode_raw(std::string_view text, Output& output) const {
   std::string repaired;
   if (!unicode::is_valid_utf8(text)) {
     repaired = unicode::replace_invalid_utf8(text);
     text = repaired;
   }
-  Output output{ids, limit, WordCache::of_thread(serial_)};
   raw_tokens_.scan(
-      text, [&](std::string_view part) { encode_text(part, output); }, [&](std::int32_t id) { ids.push_back(id); });
-  if (ids.size() > limit) ids.resize(limit);
-  ids.insert(ids.end(), after.begin(), after.end());
+      text, [&](std::string_view part) { encode_text(part, output); },
+      [&](std::int32_t id) { output.ids.push_back(id); });
 }
 
 void HubTokenizer::encode_text(std::string_view text, Output& output) const {
@@ -99,7 +124,7 @@ void HubTokenizer::encode_text(std::string_view text, Output& output) const {
     text = normalized;
   }
   normalized_tokens_.scan(
-      text, [&](std::string_view part) { word_piece_ ? encode_words(part, output) : encode_pieces(part, output); },
+      text, [&](std::string_view part) { word_piece_ ? encode_bert_words(part, output) : encode_pieces(part, output); },
       [&](std::int32_t id) { output.ids.push_back(id); });
 }
 
@@ -117,7 +142,7 @@ void HubTokenizer::encode_pieces(std::string_view text, Output& output) const {
   }
 }
 
-void HubTokenizer::encode_words(std::string_view text, Output& output) const {
+void HubTokenizer::encode_bert_words(std::string_view text, Output& output) const {
   while (!text.empty() && !output.full()) {
     std::size_t white = 0;
     const std::size_t size = next_bert_word(text, &white);
@@ -187,6 +212,14 @@ std::optional<std::string> HubTokenizer::id_to_token(std::int32_t id) const {
   if (const auto added = added_by_id_.find(id); added != added_by_id_.end()) return added->second.content;
   const auto token = spec_.vocabulary.token(id);
   return token ? std::optional<std::string>(*token) : std::nullopt;
+}
+
+std::vector<std::int32_t> HubTokenizer::special_ids() const {
+  std::vector<std::int32_t> ids;
+  for (const AddedToken& token : spec_.added_tokens) {
+    if (token.special) ids.push_back(token.id);
+  }
+  return ids;
 }
 
 std::string HubTokenizer::make_digest() const {

@@ -27,6 +27,8 @@ class HubTokenizer final : public Tokenizer {
 
   using Tokenizer::encode;
   void encode(std::string_view text, const EncodeOptions& options, std::vector<std::int32_t>& ids) const override;
+  void encode_words(std::span<const std::string> words, const EncodeOptions& options, std::vector<std::int32_t>& ids,
+                    std::vector<std::int32_t>& word) const override;
   [[nodiscard]] std::string decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const override;
 
   [[nodiscard]] std::int64_t vocab_size() const override { return vocab_size_; }
@@ -34,6 +36,8 @@ class HubTokenizer final : public Tokenizer {
   [[nodiscard]] std::optional<std::string> id_to_token(std::int32_t id) const override;
   [[nodiscard]] std::optional<std::int32_t> pad_id() const override { return spec_.pad_id; }
   [[nodiscard]] std::optional<std::int32_t> eos_id() const override { return spec_.eos_id; }
+  [[nodiscard]] std::optional<std::int32_t> mask_id() const override { return spec_.mask_id; }
+  [[nodiscard]] std::vector<std::int32_t> special_ids() const override;
   [[nodiscard]] std::string_view kind() const override { return spec_.kind; }
   [[nodiscard]] const std::string& digest() const override { return digest_; }
   [[nodiscard]] const std::vector<std::filesystem::path>& files() const override { return spec_.files; }
@@ -41,9 +45,12 @@ class HubTokenizer final : public Tokenizer {
  private:
   // Where the ids of one text go, and when enough of them are there.
   struct Output;
+  // The ids to stay below for the text itself: those around it need room, too.
+  [[nodiscard]] std::size_t room(const EncodeOptions& options) const;
+  void encode_raw(std::string_view text, Output& output) const;
   void encode_text(std::string_view text, Output& output) const;
   void encode_pieces(std::string_view text, Output& output) const;
-  void encode_words(std::string_view text, Output& output) const;
+  void encode_bert_words(std::string_view text, Output& output) const;
   void encode_word(std::string_view word, Output& output) const;
   [[nodiscard]] std::string make_digest() const;
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,11 @@ class Tokenizer {
     encode(text, options, ids);
     return ids;
   }
+  // Appends the ids of words that somebody else has split, each encoded by itself (byte-level tokenizers put a space in
+  // front), with special ids around all; `word` gets the index of the word of each id, -1 for special ones. That is
+  // is_split_into_words=True of the library, with add_prefix_space=True.
+  virtual void encode_words(std::span<const std::string> words, const EncodeOptions& options,
+                            std::vector<std::int32_t>& ids, std::vector<std::int32_t>& word) const = 0;
   [[nodiscard]] virtual std::string decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const = 0;
 
   [[nodiscard]] virtual std::int64_t vocab_size() const = 0;  // largest id + 1, added tokens included
@@ -41,6 +47,8 @@ class Tokenizer {
   // no pad).
   [[nodiscard]] virtual std::optional<std::int32_t> pad_id() const = 0;
   [[nodiscard]] virtual std::optional<std::int32_t> eos_id() const = 0;
+  [[nodiscard]] virtual std::optional<std::int32_t> mask_id() const = 0;
+  [[nodiscard]] virtual std::vector<std::int32_t> special_ids() const = 0;
   // The model type the files were written for ("bert", "gpt2", or "" when they do not say).
   [[nodiscard]] virtual std::string_view kind() const = 0;
   // Digest of everything that influences encode().

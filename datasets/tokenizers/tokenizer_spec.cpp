@@ -337,6 +337,7 @@ TokenizerSpec read_tokenizer_spec(const fs::path& folder) {
     spec.pad_id = find_token(spec, *padding);
   }
   if (const auto token = named_token(spec, settings, "eos_token")) spec.eos_id = find_token(spec, token->content);
+  if (const auto token = named_token(spec, settings, "mask_token")) spec.mask_id = find_token(spec, token->content);
   return spec;
 }
 

@@ -67,6 +67,7 @@ struct TokenizerSpec {
 
   std::optional<std::int32_t> pad_id;
   std::optional<std::int32_t> eos_id;
+  std::optional<std::int32_t> mask_id;
   std::vector<std::filesystem::path> files;
 };
 

@@ -55,6 +55,7 @@ class HeadLoop : public torch::CustomClassHolder {
       key_ = keys.key.philox();
     }
     for (const TokenSpan& span : layout_->spans) longest_ = std::max(longest_, span.count);
+    for (const TokenSpan& span : queries_->spans) most_queries_ = std::max(most_queries_, span.count);
     if (head_size_ % kHeadSizeUnit == 0) kernels_ = cpu::head_kernels();
     if (kernels_ == nullptr && options.causal && queries_ == layout_) causal_ = causal_mask(longest_);
   }
@@ -120,8 +121,8 @@ class HeadLoop : public torch::CustomClassHolder {
   void run(const Body& body) const {
     cpu::parallel_for(layout_->batch * options_.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
       const at::AutoDispatchBelowADInplaceOrView no_autograd;  // the worker threads have a state of their own
-      at::Tensor a = at::empty({longest_ * longest_}, at::kFloat);
-      at::Tensor b = at::empty({longest_ * longest_}, at::kFloat);
+      at::Tensor a = at::empty({most_queries_ * longest_}, at::kFloat);
+      at::Tensor b = at::empty({most_queries_ * longest_}, at::kFloat);
       for (std::int64_t i = begin; i < end; ++i) {
         const Head head = head_of(i);
         const std::int64_t area = head.queries.count * head.keys.count;
@@ -157,6 +158,8 @@ class HeadLoop : public torch::CustomClassHolder {
   }
 
   [[nodiscard]] double scale() const { return options_.scale; }
+  // Whether the tokens that look are those that are looked at.
+  [[nodiscard]] bool is_self() const { return queries_ == layout_; }
   [[nodiscard]] bool drops() const { return threshold_ != 0; }
 
   cpu::RowDraw draw(std::size_t example) const {
@@ -184,7 +187,8 @@ class HeadLoop : public torch::CustomClassHolder {
   TokenLayoutPtr queries_;
   AttentionOptions options_;
   std::int64_t head_size_;
-  std::int64_t longest_ = 0;
+  std::int64_t longest_ = 0;       // keys of one example
+  std::int64_t most_queries_ = 0;  // likewise
   std::uint32_t threshold_ = 0;
   at::Tensor slots_;
   PhiloxKey key_{};
@@ -234,7 +238,7 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& v = saved[2];
     const at::Tensor dout = gradients[0].contiguous();
     // Side by side, as split_columns() likes them: with q where the queries are all tokens.
-    const bool joined = q.size(0) == k.size(0);
+    const bool joined = loop->is_self();
     const at::Tensor together = loop->make_gradients(k, joined ? 3 : 2);
     const std::vector<at::Tensor> parts = together.chunk(joined ? 3 : 2, 1);
     const at::Tensor dq = joined ? parts[0] : loop->make_queries(q);

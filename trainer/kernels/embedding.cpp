@@ -1,6 +1,7 @@
 #include "trainer/kernels/embedding.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
@@ -9,6 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "trainer/kernels/cpu/parallel.h"
 
 namespace dtrain {
@@ -133,6 +135,37 @@ at::Tensor embedding_sum(const std::vector<Lookup>& lookups) {
     rows = std::max(rows, lookup.ids.numel());
   }
   return EmbeddingSum::apply(at::TensorList(tables), at::TensorList(ids), padding, rows);
+}
+
+at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const DropoutKeys& keys) {
+  constexpr std::uint32_t kSite = 0x4E45;  // no model has as many sites of dropout
+  const TokenLayout& layout = *keys.layout;
+  const std::int64_t rows = embedded.size(0);
+  const std::int64_t size = embedded.size(1);
+  DTRAIN_CHECK(rows == layout.rows, "noise for {} rows of {}", rows, layout.rows);
+  const double bound = alpha / std::sqrt(static_cast<double>(layout.length * size));
+  const at::Tensor slots = keys.slots.to(at::kCPU);
+  const auto* slot = slots.const_data_ptr<std::int64_t>();
+  const PhiloxKey key = keys.key.philox();
+  const at::Tensor noise = at::empty({rows, size}, at::kFloat);
+  auto* out = noise.mutable_data_ptr<float>();
+  cpu::parallel_for(rows, rows_per_piece(size), [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      const auto i = static_cast<std::size_t>(row);
+      const bool known = !layout.example.empty();  // on the CPU only
+      const std::int64_t example = known ? layout.example[i] : row / layout.length;
+      const auto position = static_cast<std::uint32_t>(known ? layout.position[i] : row % layout.length);
+      for (std::int64_t c = 0; c < size; c += 4) {
+        const PhiloxCounter words = philox4x32(
+            {static_cast<std::uint32_t>(c / 4), position, static_cast<std::uint32_t>(slot[example]), kSite}, key);
+        for (std::int64_t k = 0; k < std::min<std::int64_t>(4, size - c); ++k) {
+          const double share = (static_cast<double>(words[static_cast<std::size_t>(k)]) + 0.5) / 4294967296.0;
+          out[row * size + c + k] = static_cast<float>((2 * share - 1) * bound);
+        }
+      }
+    }
+  });
+  return noise.to(embedded.options());
 }
 
 }  // namespace dtrain

@@ -10,6 +10,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/kernels/dropout.h"
+
 namespace dtrain {
 
 struct Lookup {
@@ -20,5 +22,9 @@ struct Lookup {
 
 // [rows, size]: table 0's row + table 1's row + ..., added in this order. Ids must be rows.
 [[nodiscard]] at::Tensor embedding_sum(const std::vector<Lookup>& lookups);
+
+// Uniform noise in +-alpha / sqrt(length * size) for each number of `embedded` [rows, size], length being that of the
+// padded batch (NEFTune, Jain et al. 2023). Drawn as dropout masks are: from what `keys` say of example and position.
+[[nodiscard]] at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const DropoutKeys& keys);
 
 }  // namespace dtrain

@@ -19,8 +19,8 @@ class MatthewsCorrelation final : public StatefulMetric {
   explicit MatthewsCorrelation(std::int64_t num_labels)
       : StatefulMetric(2 + 2 * static_cast<std::size_t>(num_labels), 0), num_labels_(num_labels) {}
 
-  void add(const at::Tensor& logits, const at::Tensor& labels) override {
-    const ClassBatch batch(logits, labels, num_labels_, /*multi_label=*/false);
+  void add(const Predictions& given) override {
+    const ClassBatch batch(given.logits, given.labels, num_labels_, /*multi_label=*/false);
     for (std::int64_t i = 0; i < batch.size(); ++i) {
       const auto predicted = static_cast<std::size_t>(batch.predicted_class(i));
       const auto actual = static_cast<std::size_t>(batch.true_class(i));
@@ -84,8 +84,8 @@ class RocAuc final : public StatefulMetric {
   RocAuc(bool weighted, std::int64_t num_labels, bool multi_label)
       : StatefulMetric(0, 0), weighted_(weighted), num_labels_(num_labels), multi_label_(multi_label) {}
 
-  void add(const at::Tensor& logits, const at::Tensor& labels) override {
-    const ClassBatch batch(logits, labels, num_labels_, multi_label_);
+  void add(const Predictions& given) override {
+    const ClassBatch batch(given.logits, given.labels, num_labels_, multi_label_);
     for (std::int64_t i = 0; i < batch.size(); ++i) {
       const std::span<const float> row = batch.logits(i);
       state_.values.insert(state_.values.end(), row.begin(), row.end());
@@ -181,10 +181,11 @@ class Correlation final : public StatefulMetric {
  public:
   explicit Correlation(bool of_ranks) : StatefulMetric(0, 0), of_ranks_(of_ranks) {}
 
-  void add(const at::Tensor& logits, const at::Tensor& labels) override {
-    DTRAIN_CHECK(logits.numel() == labels.numel(), "{} outputs for {} labels", logits.numel(), labels.numel());
-    const at::Tensor output = logits.to(at::kCPU, at::kFloat).contiguous();
-    const at::Tensor target = labels.to(at::kCPU, at::kFloat).contiguous();
+  void add(const Predictions& given) override {
+    DTRAIN_CHECK(given.logits.numel() == given.labels.numel(), "{} outputs for {} labels", given.logits.numel(),
+                 given.labels.numel());
+    const at::Tensor output = given.logits.to(at::kCPU, at::kFloat).contiguous();
+    const at::Tensor target = given.labels.to(at::kCPU, at::kFloat).contiguous();
     for (std::int64_t i = 0; i < output.numel(); ++i) {
       state_.values.push_back(output.const_data_ptr<float>()[i]);
       state_.values.push_back(target.const_data_ptr<float>()[i]);

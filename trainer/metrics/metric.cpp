@@ -25,8 +25,8 @@ class Accuracy final : public StatefulMetric {
   Accuracy(std::int64_t num_labels, bool multi_label)
       : StatefulMetric(2, 0), num_labels_(num_labels), multi_label_(multi_label) {}
 
-  void add(const at::Tensor& logits, const at::Tensor& labels) override {
-    const ClassBatch batch(logits, labels, num_labels_, multi_label_);
+  void add(const Predictions& given) override {
+    const ClassBatch batch(given.logits, given.labels, num_labels_, multi_label_);
     for (std::int64_t i = 0; i < batch.size(); ++i) {
       bool correct = true;
       if (multi_label_) {
@@ -63,8 +63,8 @@ class ClassScore final : public StatefulMetric {
         num_labels_(num_labels),
         multi_label_(multi_label) {}
 
-  void add(const at::Tensor& logits, const at::Tensor& labels) override {
-    const ClassBatch batch(logits, labels, num_labels_, multi_label_);
+  void add(const Predictions& given) override {
+    const ClassBatch batch(given.logits, given.labels, num_labels_, multi_label_);
     for (std::int64_t i = 0; i < batch.size(); ++i) {
       if (multi_label_) {
         for (std::int64_t k = 0; k < num_labels_; ++k) count(k, batch.predicted(i, k), batch.truth(i, k));
@@ -136,10 +136,11 @@ class RegressionError final : public StatefulMetric {
  public:
   RegressionError(std::string name, bool squared) : StatefulMetric(1, 1), name_(std::move(name)), squared_(squared) {}
 
-  void add(const at::Tensor& logits, const at::Tensor& labels) override {
-    DTRAIN_CHECK(logits.numel() == labels.numel(), "{} outputs for {} labels", logits.numel(), labels.numel());
-    const at::Tensor output = logits.to(at::kCPU, at::kFloat).contiguous();
-    const at::Tensor target = labels.to(at::kCPU, at::kFloat).contiguous();
+  void add(const Predictions& given) override {
+    DTRAIN_CHECK(given.logits.numel() == given.labels.numel(), "{} outputs for {} labels", given.logits.numel(),
+                 given.labels.numel());
+    const at::Tensor output = given.logits.to(at::kCPU, at::kFloat).contiguous();
+    const at::Tensor target = given.labels.to(at::kCPU, at::kFloat).contiguous();
     for (std::int64_t i = 0; i < output.numel(); ++i) {
       const double error = static_cast<double>(output.const_data_ptr<float>()[i]) -
                            static_cast<double>(target.const_data_ptr<float>()[i]);
@@ -157,6 +158,64 @@ class RegressionError final : public StatefulMetric {
   bool squared_;
 };
 
+// The part of words that are predicted. counts: [right, all].
+class WordAccuracy final : public StatefulMetric {
+ public:
+  WordAccuracy() : StatefulMetric(2, 0) {}
+
+  void add(const Predictions& given) override {
+    DTRAIN_CHECK(given.predicted.numel() == given.labels.numel(), "{} words predicted for {} labels",
+                 given.predicted.numel(), given.labels.numel());
+    state_.counts[0] += given.predicted.eq(given.labels).sum().item<std::int64_t>();
+    state_.counts[1] += given.labels.numel();
+  }
+
+  [[nodiscard]] std::vector<std::pair<std::string, double>> compute() const override {
+    return {{"accuracy", mean(static_cast<double>(state_.counts[0]), state_.counts[1])}};
+  }
+};
+
+// exp of the mean loss of a label. counts: [labels], sums: [losses].
+class Perplexity final : public StatefulMetric {
+ public:
+  Perplexity() : StatefulMetric(1, 1) {}
+
+  void add(const Predictions& given) override {
+    state_.counts[0] += given.labels.numel();
+    state_.sums[0] += given.losses.sum(at::kDouble).item<double>();
+  }
+
+  [[nodiscard]] std::vector<std::pair<std::string, double>> compute() const override {
+    return {{"perplexity", std::exp(mean(state_.sums[0], state_.counts[0]))}};
+  }
+};
+
+void check_scope(const MetricName& metric, const MetricScope& scope) {
+  const auto refuse = [&](const std::string& reason, const std::string& hint) {
+    throw usage_error(fmt::format("metrics.compute: \"{}\" {}", metric.name, reason), hint);
+  };
+  unsigned predicts = kPredictsClasses;
+  if (scope.language_model) {
+    predicts = kPredictsWords;
+  } else if (!scope.tag_names.empty()) {
+    predicts = kPredictsTags;
+  } else if (scope.multi_label) {
+    predicts = kPredictsClasses | kPredictsNumbers;
+  } else if (scope.num_labels == 1) {
+    predicts = kPredictsNumbers;
+  }
+  if ((metric.predicts & predicts) != 0) return;
+  const std::string hint = fmt::format("use one of {}", metric_names_for(predicts));
+  if (scope.language_model) refuse("does not judge language models", hint);
+  if (predicts == kPredictsNumbers) {
+    refuse("is for classes, but the model predicts a number", hint + ", or set model.num_labels");
+  }
+  if (metric.predicts == kPredictsNumbers) {
+    refuse(fmt::format("is for regression, but the model has {} classes", scope.num_labels), hint);
+  }
+  refuse("does not judge what this model predicts", hint);
+}
+
 // Of f1, precision and recall.
 Average average_of(const std::string& spec, const std::string& name, const std::string& average,
                    std::int64_t num_labels, bool multi_label) {
@@ -173,7 +232,7 @@ Average average_of(const std::string& spec, const std::string& name, const std::
 
 }  // namespace
 
-std::unique_ptr<Metric> make_metric(const std::string& spec, std::int64_t num_labels, bool multi_label) {
+std::unique_ptr<Metric> make_metric(const std::string& spec, const MetricScope& scope) {
   const std::size_t colon = spec.find(':');
   const std::string name = spec.substr(0, colon);
   const std::optional<std::string> average =
@@ -190,18 +249,14 @@ std::unique_ptr<Metric> make_metric(const std::string& spec, std::int64_t num_la
   if (average && known->averages.empty()) {
     throw usage_error(fmt::format("metrics.compute: \"{}\" takes no average", name), fmt::format("write \"{}\"", name));
   }
-  if (known->for_numbers && num_labels != 1 && !multi_label) {
-    throw usage_error(
-        fmt::format("metrics.compute: \"{}\" is for regression, but the model has {} classes", name, num_labels),
-        fmt::format("use one of {}", metric_names_for(false)));
-  }
-  if (!known->for_numbers && num_labels < 2 && !multi_label) {
-    throw usage_error(fmt::format("metrics.compute: \"{}\" is for classes, but the model predicts a number", name),
-                      fmt::format("use one of {}, or set model.num_labels", metric_names_for(true)));
-  }
+  check_scope(*known, scope);
+  const std::int64_t num_labels = scope.num_labels;
+  const bool multi_label = scope.multi_label;
+  if (name == "perplexity") return std::make_unique<Perplexity>();
   if (name == "mse" || name == "mae") return std::make_unique<RegressionError>(name, name == "mse");
   if (name == "pearsonr") return make_pearsonr();
   if (name == "spearmanr") return make_spearmanr();
+  if (name == "accuracy" && scope.language_model) return std::make_unique<WordAccuracy>();
   if (name == "accuracy") return std::make_unique<Accuracy>(num_labels, multi_label);
   if (name == "matthews_correlation") return make_matthews_correlation(num_labels, multi_label);
   if (average && std::find(known->averages.begin(), known->averages.end(), *average) == known->averages.end()) {

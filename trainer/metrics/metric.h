@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,13 +20,21 @@ struct MetricState {
   std::vector<float> values;  // of single examples, where sums do not tell enough
 };
 
+// What a model says about one batch, on the CPU. Fillers are left out by the caller.
+struct Predictions {
+  at::Tensor logits;                                // [labels, num_labels] float32; undefined for language models
+  at::Tensor labels;                                // as in Batch
+  at::Tensor predicted = {};                        // [labels] int64: the word that a language model predicts
+  at::Tensor losses = {};                           // [examples] float32: of all labels of an example
+  std::span<const std::int64_t> label_counts = {};  // of each example; empty: one each
+};
+
 class Metric {
  public:
   virtual ~Metric() = default;
-  // logits [n, num_labels] float32 CPU; labels as in Batch. Fillers are left out by the caller. A class is predicted by
-  // the largest logit (the first one of equals), a label of a multi-label problem by a logit above 0 (probability above
-  // 0.5). Labels that are no class: Error(kData).
-  virtual void add(const at::Tensor& logits, const at::Tensor& labels) = 0;
+  // A class is predicted by the largest logit (the first one of equals), a label of a multi-label problem by a logit
+  // above 0 (probability above 0.5). Labels that are no class: Error(kData).
+  virtual void add(const Predictions& batch) = 0;
   // The sizes of counts and sums never change.
   [[nodiscard]] virtual MetricState& state() = 0;
   // (name, value) pairs from the current state, e.g. ("accuracy", 0.9). Degenerate input gives what scikit-learn gives;
@@ -37,12 +46,20 @@ class Metric {
   [[nodiscard]] virtual bool keeps_values() const { return false; }
 };
 
+// What a metric must know of the model.
+struct MetricScope {
+  std::int64_t num_labels = 2;
+  bool multi_label = false;
+  bool language_model = false;
+  std::vector<std::string> tag_names = {};  // of token classification, by label; else empty
+};
+
 // `spec` is a name of configs/metric_names.h, some with an average, e.g. "f1:weighted". f1, precision and recall:
 // binary (class 1 of two, also without an average), micro, macro, weighted. roc_auc: of class 1 of two; of more classes
 // each against the others, and of several labels each, macro (also without an average) or weighted. Those for numbers
-// want regression (num_labels 1, or float labels [n, num_labels] with multi_label), the others classes. What does not
-// fit is Error(kUsage) with the choices. The result's name is the spec's without its average, as evaluate's load("f1")
-// has it.
-[[nodiscard]] std::unique_ptr<Metric> make_metric(const std::string& spec, std::int64_t num_labels, bool multi_label);
+// want regression (num_labels 1, or float labels [n, num_labels] with multi_label), perplexity a language model, which
+// has accuracy besides, the others classes. What does not fit is Error(kUsage) with the choices. The result's name is
+// the spec's without its average, as evaluate's load("f1") has it.
+[[nodiscard]] std::unique_ptr<Metric> make_metric(const std::string& spec, const MetricScope& scope);
 
 }  // namespace dtrain

@@ -1,242 +1,216 @@
 #include "trainer/models/bert.h"
 
-#include <cmath>
+#include <array>
 #include <utility>
-#include <vector>
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/tanh.h>
-#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
-#include "trainer/kernels/attention.h"
+#include "core/error.h"
 #include "trainer/kernels/dropout.h"
-#include "trainer/models/layers.h"
 
 namespace dtrain {
 namespace {
 
-// Sites of dropout: 0 the embeddings; 1 + 3 i to 3 + 3 i block i (probabilities, attention output, feed-forward
-// output); 1 + 3 n the head.
-constexpr std::uint32_t kSitesPerBlock = 3;
+using Names = std::pair<const char*, const char*>;  // here, in files
 
-class Embeddings : public torch::nn::Module {
- public:
-  explicit Embeddings(const BertConfig& config)
-      : words_(register_module("word_embeddings", std::make_shared<EmbeddingLayer>(
-                                                      config.vocab_size, config.hidden_size, config.pad_token_id))),
-        positions_(register_module("position_embeddings",
-                                   std::make_shared<EmbeddingLayer>(config.max_positions, config.hidden_size))),
-        types_(register_module("token_type_embeddings",
-                               std::make_shared<EmbeddingLayer>(config.type_vocab_size, config.hidden_size))),
-        norm_(
-            register_module("LayerNorm", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
-        dropout_(config.hidden_dropout) {}
-
-  // `ids` and `types` are [batch, length]; the result is [rows, hidden].
-  at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context) const {
-    const TokenLayout& layout = *context.layout;
-    // Without token types all are 0: one row for all tokens.
-    const at::Tensor of_types = types.defined() ? token_values(layout, types) : at::zeros({1}, ids.options());
-    const at::Tensor sum = embedding_sum({words_->lookup(token_values(layout, ids)), types_->lookup(of_types),
-                                          positions_->lookup(token_positions(layout, ids.device()))});
-    return counter_dropout(norm_->forward(sum), dropout_, context.keys, 0);
+const char* family_name(EncoderFamily family) {
+  switch (family) {
+    case EncoderFamily::kBert:
+      return "bert";
+    case EncoderFamily::kRoberta:
+      return "roberta";
+    case EncoderFamily::kDistilBert:
+      return "distilbert";
   }
+  return "";
+}
 
- private:
-  std::shared_ptr<EmbeddingLayer> words_;
-  std::shared_ptr<EmbeddingLayer> positions_;
-  std::shared_ptr<EmbeddingLayer> types_;
-  std::shared_ptr<LayerNormLayer> norm_;
-  double dropout_;
-};
-
-class SelfAttention : public torch::nn::Module {
- public:
-  explicit SelfAttention(const BertConfig& config)
-      : query_(register_module("query", std::make_shared<LinearLayer>(config.hidden_size, config.hidden_size))),
-        key_(register_module("key", std::make_shared<LinearLayer>(config.hidden_size, config.hidden_size))),
-        value_(register_module("value", std::make_shared<LinearLayer>(config.hidden_size, config.hidden_size))) {
-    options_.num_heads = config.num_heads;
-    options_.scale = 1.0 / std::sqrt(static_cast<double>(config.hidden_size / config.num_heads));
-    options_.dropout = config.attention_dropout;
+// The parts of a head, named here alike for all families.
+std::vector<Names> head_names(EncoderFamily family, Task task) {
+  const bool classifies_sequences = task == Task::kSequenceClassification;
+  switch (family) {
+    case EncoderFamily::kBert:
+      return {{"head.classifier.", "classifier."},
+              {"head.transform.", "cls.predictions.transform.dense."},
+              {"head.norm.", "cls.predictions.transform.LayerNorm."},
+              {"head.bias", "cls.predictions.bias"}};
+    case EncoderFamily::kRoberta:
+      return {{"head.classifier.", classifies_sequences ? "classifier.out_proj." : "classifier."},
+              {"head.pre.", "classifier.dense."},
+              {"head.transform.", "lm_head.dense."},
+              {"head.norm.", "lm_head.layer_norm."},
+              {"head.bias", "lm_head.bias"}};
+    case EncoderFamily::kDistilBert:
+      return {{"head.classifier.", "classifier."},
+              {"head.pre.", "pre_classifier."},
+              {"head.transform.", "vocab_transform."},
+              {"head.norm.", "vocab_layer_norm."},
+              {"head.bias", "vocab_projector.bias"}};
   }
+  return {};
+}
 
-  // The tokens of `queries` look; all when there is no `read`.
-  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& queries, const TokenContext& context,
-                     const ReadTokens* read, std::uint32_t site) const {
-    AttentionOptions options = options_;
-    options.site = site;
-    if (read == nullptr) {
-      const std::vector<at::Tensor> parts =
-          split_columns(dense(hidden, {query_->part(), key_->part(), value_->part()}, WeightOrder::kOutIn), 3);
-      return attention(parts[0], parts[1], parts[2], context.layout, context.mask, options, context.keys);
-    }
-    const std::vector<at::Tensor> parts =
-        split_columns(dense(hidden, {key_->part(), value_->part()}, WeightOrder::kOutIn), 2);
-    return attention(query_->forward(queries), parts[0], parts[1], context.layout, context.mask, options, context.keys,
-                     read->context.layout);
-  }
+// DistilBERT's names of the stack; the longer of two that match comes first.
+constexpr std::array<Names, 9> kDistilBertNames{{
+    {"encoder.layer.", "transformer.layer."},
+    {".attention.self.query.", ".attention.q_lin."},
+    {".attention.self.key.", ".attention.k_lin."},
+    {".attention.self.value.", ".attention.v_lin."},
+    {".attention.output.dense.", ".attention.out_lin."},
+    {".attention.output.LayerNorm.", ".sa_layer_norm."},
+    {".intermediate.dense.", ".ffn.lin1."},
+    {".output.dense.", ".ffn.lin2."},
+    {".output.LayerNorm.", ".output_layer_norm."},
+}};
 
- private:
-  std::shared_ptr<LinearLayer> query_;
-  std::shared_ptr<LinearLayer> key_;
-  std::shared_ptr<LinearLayer> value_;
-  AttentionOptions options_;
-};
-
-// LayerNorm(residual + dropout(dense(x)))
-class Output : public torch::nn::Module {
- public:
-  Output(std::int64_t in, const BertConfig& config)
-      : dense_(register_module("dense", std::make_shared<LinearLayer>(in, config.hidden_size))),
-        norm_(
-            register_module("LayerNorm", std::make_shared<LayerNormLayer>(config.hidden_size, config.layer_norm_eps))),
-        dropout_(config.hidden_dropout) {}
-
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const DropoutKeys& keys,
-                     std::uint32_t site) const {
-    return norm_->forward(counter_dropout_add(dense_->forward(x), residual, dropout_, keys, site));
-  }
-
- private:
-  std::shared_ptr<LinearLayer> dense_;
-  std::shared_ptr<LayerNormLayer> norm_;
-  double dropout_;
-};
-
-class Attention : public torch::nn::Module {
- public:
-  explicit Attention(const BertConfig& config)
-      : self_(register_module("self", std::make_shared<SelfAttention>(config))),
-        output_(register_module("output", std::make_shared<Output>(config.hidden_size, config))) {}
-
-  // The result has a row for each of `queries`, which are `hidden` itself when there is no `read`.
-  at::Tensor forward(const at::Tensor& hidden, const at::Tensor& queries, const TokenContext& context,
-                     const ReadTokens* read, std::uint32_t site) const {
-    const at::Tensor seen = self_->forward(hidden, queries, context, read, site);
-    return output_->forward(seen, queries, (read == nullptr ? context : read->context).keys, site + 1);
-  }
-
- private:
-  std::shared_ptr<SelfAttention> self_;
-  std::shared_ptr<Output> output_;
-};
-
-class Intermediate : public torch::nn::Module {
- public:
-  explicit Intermediate(const BertConfig& config)
-      : dense_(register_module("dense", std::make_shared<LinearLayer>(config.hidden_size, config.intermediate_size))),
-        activation_(config.activation) {}
-
-  at::Tensor forward(const at::Tensor& x) const { return dense_->forward(x, activation_); }
-
- private:
-  std::shared_ptr<LinearLayer> dense_;
-  Activation activation_;
-};
-
-class Block : public torch::nn::Module {
- public:
-  explicit Block(const BertConfig& config)
-      : attention_(register_module("attention", std::make_shared<Attention>(config))),
-        intermediate_(register_module("intermediate", std::make_shared<Intermediate>(config))),
-        output_(register_module("output", std::make_shared<Output>(config.intermediate_size, config))) {}
-
-  // [rows, hidden], or [batch, hidden] with `read`.
-  at::Tensor forward(const at::Tensor& hidden, const TokenContext& context, const ReadTokens* read,
-                     std::uint32_t site) const {
-    const at::Tensor queries = read == nullptr ? hidden : read->of(hidden);
-    const at::Tensor attended = attention_->forward(hidden, queries, context, read, site);
-    return output_->forward(intermediate_->forward(attended), attended,
-                            (read == nullptr ? context : read->context).keys, site + 2);
-  }
-
- private:
-  std::shared_ptr<Attention> attention_;
-  std::shared_ptr<Intermediate> intermediate_;
-  std::shared_ptr<Output> output_;
-};
-
-class Encoder : public torch::nn::Module {
- public:
-  explicit Encoder(const BertConfig& config) {
-    const auto list = register_module("layer", std::make_shared<torch::nn::Module>());
-    for (std::int64_t i = 0; i < config.num_layers; ++i) {
-      blocks_.push_back(list->register_module(std::to_string(i), std::make_shared<Block>(config)));
-    }
-  }
-
-  // [batch, hidden]: nothing but the first token of each example reaches the pooler.
-  at::Tensor first_tokens(at::Tensor hidden, const TokenContext& context) const {
-    const ReadTokens read(context, std::vector<std::int64_t>(static_cast<std::size_t>(context.layout->batch), 0));
-    std::uint32_t site = 1;
-    for (const auto& block : blocks_) {
-      hidden = block->forward(hidden, context, block == blocks_.back() ? &read : nullptr, site);
-      site += kSitesPerBlock;
-    }
-    return hidden;
-  }
-
- private:
-  std::vector<std::shared_ptr<Block>> blocks_;
-};
-
-class Pooler : public torch::nn::Module {
- public:
-  explicit Pooler(const BertConfig& config)
-      : dense_(register_module("dense", std::make_shared<LinearLayer>(config.hidden_size, config.hidden_size))) {}
-
-  at::Tensor forward(const at::Tensor& x) const { return at::tanh(dense_->forward(x)); }
-
- private:
-  std::shared_ptr<LinearLayer> dense_;
-};
+bool replace_first(std::string& text, const Names& names) {
+  const std::string from = names.first;
+  const std::size_t at = text.find(from);
+  if (at == std::string::npos) return false;
+  text.replace(at, from.size(), names.second);
+  return true;
+}
 
 }  // namespace
 
-class BertModule : public torch::nn::Module {
+// Only the parts that family and task need.
+class BertModel::Head : public torch::nn::Module {
  public:
-  explicit BertModule(const BertConfig& config)
-      : embeddings_(register_module("embeddings", std::make_shared<Embeddings>(config))),
-        encoder_(register_module("encoder", std::make_shared<Encoder>(config))),
-        pooler_(register_module("pooler", std::make_shared<Pooler>(config))) {}
-
-  // [batch, hidden]
-  at::Tensor pooled(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context) const {
-    return pooler_->forward(encoder_->first_tokens(embeddings_->forward(ids, types, context), context));
+  Head(const EncoderConfig& config, const HeadConfig& head) {
+    const std::int64_t size = config.hidden_size;
+    if (head.task == Task::kMaskedLm) {
+      transform = register_module("transform", std::make_shared<LinearLayer>(size, size));
+      norm = register_module("norm", std::make_shared<LayerNormLayer>(size, config.layer_norm_eps));
+      bias = register_parameter("bias", at::empty({config.vocab_size}, at::kFloat));
+      return;
+    }
+    if (head.task == Task::kSequenceClassification && config.family != EncoderFamily::kBert) {
+      pre = register_module("pre", std::make_shared<LinearLayer>(size, size));
+    }
+    classifier = register_module("classifier", std::make_shared<LinearLayer>(size, head.num_labels));
   }
 
- private:
-  std::shared_ptr<Embeddings> embeddings_;
-  std::shared_ptr<Encoder> encoder_;
-  std::shared_ptr<Pooler> pooler_;
+  std::shared_ptr<LinearLayer> transform;
+  std::shared_ptr<LayerNormLayer> norm;
+  at::Tensor bias;
+  std::shared_ptr<LinearLayer> pre;
+  std::shared_ptr<LinearLayer> classifier;
 };
 
-BertForSequenceClassification::BertForSequenceClassification(const BertConfig& config, ClassifierConfig classifier)
-    : ClassifierModel(std::move(classifier)), config_(config) {
-  bert_ = register_module("bert", std::make_shared<BertModule>(config));
-  classifier_ = register_module("classifier", std::make_shared<LinearLayer>(config.hidden_size, num_labels()));
+BertModel::BertModel(const EncoderConfig& config, HeadConfig head)
+    : TransformerModel(std::move(head)), config_(config) {
+  if (task() != Task::kSequenceClassification && task() != Task::kTokenClassification && task() != Task::kMaskedLm) {
+    throw usage_error(
+        fmt::format("model.task: a {} model reads a text as a whole; it does not write one", model_type()),
+        "use sequence-classification, token-classification or masked-lm, or another model");
+  }
+  const bool pools = task() == Task::kSequenceClassification && config.family == EncoderFamily::kBert;
+  base_ = register_module("base", std::make_shared<EncoderModule>(config, pools));
+  head_module_ = register_module("head", std::make_shared<Head>(config, TransformerModel::head()));
 }
 
-BertForSequenceClassification::~BertForSequenceClassification() = default;
+BertModel::~BertModel() = default;
 
-at::Tensor BertForSequenceClassification::logits(const Inputs& inputs, const DropoutKeys& keys) {
+std::string BertModel::model_type() const { return family_name(config_.family); }
+
+std::string BertModel::architecture() const {
+  const std::string family = config_.family == EncoderFamily::kBert      ? "Bert"
+                             : config_.family == EncoderFamily::kRoberta ? "Roberta"
+                                                                         : "DistilBert";
+  switch (task()) {
+    case Task::kTokenClassification:
+      return family + "ForTokenClassification";
+    case Task::kMaskedLm:
+      return family + "ForMaskedLM";
+    default:
+      return family + "ForSequenceClassification";
+  }
+}
+
+std::string BertModel::stored_name(const std::string& parameter) const {
+  std::string name = parameter;
+  if (name.starts_with("base.")) {
+    name.replace(0, 5, base_prefix());
+    if (config_.family == EncoderFamily::kDistilBert) {
+      for (const Names& each : kDistilBertNames) replace_first(name, each);
+    }
+    return name;
+  }
+  for (const Names& each : head_names(config_.family, task())) {
+    if (replace_first(name, each)) return name;
+  }
+  return name;
+}
+
+std::string BertModel::head_weight() const { return stored_name("head.classifier.weight"); }
+
+ModelOutput BertModel::run(const Batch& batch, const Inputs& inputs, const DropoutKeys& keys) {
   const TokenContext context(make_token_layout(inputs.mask, inputs.ids.size(0), inputs.ids.size(1), inputs.ids.device(),
                                                /*causal=*/false, packs_tokens()),
                              inputs.mask, keys);
-  const at::Tensor pooled = bert_->pooled(inputs.ids, inputs.types, context);
-  const auto site = static_cast<std::uint32_t>(1 + kSitesPerBlock * config_.num_layers);
-  return classifier_->forward(counter_dropout(pooled, config_.classifier_dropout, keys, site));
+  EncoderPass pass;
+  pass.add_noise = [this](const at::Tensor& embedded, const DropoutKeys& draws) { return with_noise(embedded, draws); };
+  pass.recomputes = recomputes();
+  pass.first_tokens = task() == Task::kSequenceClassification;
+  const at::Tensor hidden = base_->forward(inputs.ids, inputs.types, context, pass);
+  switch (task()) {
+    case Task::kTokenClassification: {
+      const at::Tensor dropped =
+          counter_dropout(hidden, config_.token_classifier_dropout, context.keys, base_->head_site());
+      return token_output(head_module_->classifier->forward(target_rows(dropped, *context.layout, batch)), batch);
+    }
+    case Task::kMaskedLm: {
+      const at::Tensor rows = target_rows(hidden, *context.layout, batch);
+      // BERT's head has the activation of its blocks, RoBERTa's always GELU, DistilBERT's that of its blocks.
+      const Activation activation = config_.family == EncoderFamily::kRoberta ? Activation::kGelu : config_.activation;
+      const at::Tensor transformed = head_module_->norm->forward(head_module_->transform->forward(rows, activation));
+      return vocabulary_output(transformed, {base_->word_embeddings(), head_module_->bias}, batch);
+    }
+    default:
+      return sequence_output(sequence_logits(hidden, keys), batch);
+  }
 }
 
-bool BertForSequenceClassification::may_be_missing(const std::string& parameter) const {
-  return parameter.starts_with("classifier.") || parameter.starts_with("bert.pooler.");
+at::Tensor BertModel::sequence_logits(const at::Tensor& first_tokens, const DropoutKeys& keys) const {
+  const std::uint32_t site = base_->head_site();
+  at::Tensor read;
+  switch (config_.family) {
+    case EncoderFamily::kBert:
+      read = base_->pooled(first_tokens);
+      break;
+    case EncoderFamily::kRoberta:
+      read = at::tanh(
+          head_module_->pre->forward(counter_dropout(first_tokens, config_.classifier_dropout, keys, site + 1)));
+      break;
+    case EncoderFamily::kDistilBert:
+      read = at::relu(head_module_->pre->forward(first_tokens));
+      break;
+  }
+  return head_module_->classifier->forward(counter_dropout(read, config_.classifier_dropout, keys, site));
 }
 
-InitialValue BertForSequenceClassification::initial_value(const std::string& parameter) const {
-  if (parameter.ends_with(".bias")) return {0, 0};
-  if (parameter.ends_with("LayerNorm.weight")) return {1, 0};
-  return {0, config_.initializer_range, parameter.ends_with("word_embeddings.weight") ? config_.pad_token_id : -1};
+bool BertModel::may_be_missing(const std::string& parameter) const {
+  return !parameter.starts_with(base_prefix()) || parameter.starts_with(base_prefix() + "pooler.");
+}
+
+bool BertModel::is_tied_copy(const std::string& tensor) const {
+  if (task() != Task::kMaskedLm) return false;
+  for (const char* name : {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "lm_head.decoder.weight",
+                           "lm_head.decoder.bias", "vocab_projector.weight"}) {
+    if (tensor == name) return true;
+  }
+  return false;
+}
+
+InitialValue BertModel::initial_value(const std::string& parameter) const {
+  if (parameter.ends_with("bias")) return {0, 0};
+  if (parameter.ends_with("LayerNorm.weight") || parameter.ends_with("layer_norm.weight")) return {1, 0};
+  const bool has_padding_row = parameter.ends_with("word_embeddings.weight") ||
+                               (config_.first_position > 0 && parameter.ends_with("position_embeddings.weight"));
+  return {0, config_.initializer_range, has_padding_row ? config_.pad_token_id : -1};
 }
 
 }  // namespace dtrain

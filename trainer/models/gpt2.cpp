@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "trainer/kernels/attention.h"
 #include "trainer/kernels/dropout.h"
+#include "trainer/kernels/recompute.h"
 #include "trainer/models/layers.h"
 
 namespace dtrain {
@@ -126,34 +127,97 @@ Gpt2Backbone::Gpt2Backbone(const Gpt2Config& config) : dropout_(config.embedding
 Gpt2Backbone::~Gpt2Backbone() = default;
 
 at::Tensor Gpt2Backbone::forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context,
-                                 const ReadTokens* read, std::vector<at::Tensor>* trace) const {
+                                 const Gpt2Pass& pass) const {
   const TokenLayout& layout = *context.layout;
   std::vector<Lookup> lookups{words_->lookup(token_values(layout, ids)),
                               positions_->lookup(token_positions(layout, ids.device()))};
   if (types.defined()) lookups.push_back(words_->lookup(token_values(layout, types)));
   at::Tensor hidden = embedding_sum(lookups);
-  if (trace != nullptr) trace->push_back(hidden);
+  if (pass.add_noise) hidden = pass.add_noise(hidden, context.keys);
+  if (pass.trace != nullptr) pass.trace->push_back(hidden);
   hidden = counter_dropout(hidden, dropout_, context.keys, 0);
   std::uint32_t site = 1;
   for (const auto& block : blocks_) {
-    hidden = block->forward(hidden, context, block == blocks_.back() ? read : nullptr, site);
-    if (trace != nullptr) trace->push_back(hidden);
+    const bool last = block == blocks_.back();
+    if (pass.recomputes && !last) {
+      hidden = recompute(
+          [&block = *block, context, site](const at::Tensor& x) { return block.forward(x, context, nullptr, site); },
+          hidden);
+    } else {
+      hidden = block->forward(hidden, context, last ? pass.read : nullptr, site);
+    }
+    if (pass.trace != nullptr) pass.trace->push_back(hidden);
     site += kSitesPerBlock;
   }
   return hidden;
 }
 
+const at::Tensor& Gpt2Backbone::word_embeddings() const { return words_->weight(); }
+
 at::Tensor Gpt2Backbone::final_norm(const at::Tensor& hidden) const { return norm_->forward(hidden); }
 
-Gpt2ForSequenceClassification::Gpt2ForSequenceClassification(const Gpt2Config& config, ClassifierConfig classifier)
-    : ClassifierModel(std::move(classifier)), config_(config) {
+Gpt2Model::Gpt2Model(const Gpt2Config& config, HeadConfig head) : TransformerModel(std::move(head)), config_(config) {
   transformer_ = register_module("transformer", std::make_shared<Gpt2Backbone>(config));
-  score_ = register_module("score", std::make_shared<LinearLayer>(config.hidden_size, num_labels(), false));
+  switch (task()) {
+    case Task::kSequenceClassification:
+      score_ = register_module("score", std::make_shared<LinearLayer>(config.hidden_size, num_labels(), false));
+      break;
+    case Task::kTokenClassification:
+      score_ = register_module("score", std::make_shared<LinearLayer>(config.hidden_size, num_labels()));
+      break;
+    case Task::kCausalLm:
+      break;
+    default:
+      throw usage_error("model.task: a gpt2 model predicts the next token, and reads no text but what it continues",
+                        "use causal-lm, sequence-classification or token-classification, or another model");
+  }
 }
 
-Gpt2ForSequenceClassification::~Gpt2ForSequenceClassification() = default;
+Gpt2Model::~Gpt2Model() = default;
 
-at::Tensor Gpt2ForSequenceClassification::logits(const Inputs& inputs, const DropoutKeys& keys) {
+std::string Gpt2Model::architecture() const {
+  switch (task()) {
+    case Task::kTokenClassification:
+      return "GPT2ForTokenClassification";
+    case Task::kCausalLm:
+      return "GPT2LMHeadModel";
+    default:
+      return "GPT2ForSequenceClassification";
+  }
+}
+
+TokenContext Gpt2Model::context_of(const Inputs& inputs, const DropoutKeys& keys, bool packed) const {
+  return {make_token_layout(inputs.mask, inputs.ids.size(0), inputs.ids.size(1), inputs.ids.device(), /*causal=*/true,
+                            packed),
+          inputs.mask, keys};
+}
+
+Gpt2Pass Gpt2Model::pass() const {
+  Gpt2Pass result;
+  result.add_noise = [this](const at::Tensor& embedded, const DropoutKeys& draws) {
+    return with_noise(embedded, draws);
+  };
+  result.recomputes = recomputes();
+  return result;
+}
+
+ModelOutput Gpt2Model::run(const Batch& batch, const Inputs& inputs, const DropoutKeys& keys) {
+  if (task() == Task::kSequenceClassification) {
+    return sequence_output(score_->forward(transformer_->final_norm(last_tokens(inputs, keys))), batch);
+  }
+  const TokenContext context = context_of(inputs, keys, packs_tokens());
+  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context, pass());
+  if (task() == Task::kCausalLm) {
+    const at::Tensor read = transformer_->final_norm(target_rows(hidden, *context.layout, batch));
+    return vocabulary_output(read, {transformer_->word_embeddings(), {}}, batch);
+  }
+  const auto site = static_cast<std::uint32_t>(1 + kSitesPerBlock * config_.num_layers);
+  const at::Tensor dropped =
+      counter_dropout(transformer_->final_norm(hidden), config_.classifier_dropout, context.keys, site);
+  return token_output(score_->forward(target_rows(dropped, *context.layout, batch)), batch);
+}
+
+at::Tensor Gpt2Model::last_tokens(const Inputs& inputs, const DropoutKeys& keys) const {
   const std::int64_t batch = inputs.ids.size(0);
   const std::int64_t length = inputs.ids.size(1);
   const c10::Device device = inputs.ids.device();
@@ -170,34 +234,38 @@ at::Tensor Gpt2ForSequenceClassification::logits(const Inputs& inputs, const Dro
   }
   // The right-most real token, 0 when there is none: right for padding on either side.
   const at::Tensor last = at::arange(length, inputs.ids.options()).mul(real).argmax(1);
-  const auto context_of = [&](bool packed) {
-    return TokenContext(make_token_layout(inputs.mask, batch, length, device, /*causal=*/true, packed), inputs.mask,
-                        keys);
-  };
-  at::Tensor picked;
   if (device.is_cpu()) {
     const auto* position = last.const_data_ptr<std::int64_t>();
     const std::vector<std::int64_t> positions(position, position + batch);
-    TokenContext context = context_of(packs_tokens());
+    const TokenContext context = context_of(inputs, keys, packs_tokens());
     if (reads_spans(*context.layout, positions)) {
       const ReadTokens read(context, positions);
-      picked = transformer_->forward(inputs.ids, inputs.types, context, &read);
+      Gpt2Pass reading = pass();
+      reading.read = &read;
+      return transformer_->forward(inputs.ids, inputs.types, context, reading);
     }
   }
-  if (!picked.defined()) {
-    // A token that the mask hides is read (the pad token is another than the mask's), or this is a GPU, where finding
-    // out would wait for the device.
-    const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context_of(false));
-    picked = hidden.index_select(0, at::arange(batch, inputs.ids.options()).mul(length).add(last));
-  }
-  return score_->forward(transformer_->final_norm(picked));
+  // A token that the mask hides is read (the pad token is another than the mask's), or this is a GPU, where finding
+  // out would wait for the device.
+  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context_of(inputs, keys, false), pass());
+  return hidden.index_select(0, at::arange(batch, inputs.ids.options()).mul(length).add(last));
 }
 
-bool Gpt2ForSequenceClassification::may_be_missing(const std::string& parameter) const {
-  return parameter.starts_with("score.");
+std::string Gpt2Model::stored_name(const std::string& parameter) const {
+  if (task() == Task::kTokenClassification && parameter.starts_with("score."))
+    return "classifier." + parameter.substr(6);
+  return parameter;
 }
 
-InitialValue Gpt2ForSequenceClassification::initial_value(const std::string& parameter) const {
+std::string Gpt2Model::head_weight() const { return stored_name("score.weight"); }
+
+bool Gpt2Model::may_be_missing(const std::string& parameter) const { return !parameter.starts_with(base_prefix()); }
+
+bool Gpt2Model::is_tied_copy(const std::string& tensor) const {
+  return task() == Task::kCausalLm && tensor == "lm_head.weight";
+}
+
+InitialValue Gpt2Model::initial_value(const std::string& parameter) const {
   if (parameter.ends_with(".bias")) return {0, 0};
   if (parameter.ends_with("ln_1.weight") || parameter.ends_with("ln_2.weight") || parameter.ends_with("ln_f.weight")) {
     return {1, 0};

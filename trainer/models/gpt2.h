@@ -1,13 +1,15 @@
-// GPT-2 for sequence classification: decoder with pre-LayerNorm blocks, linear head without bias over the last real
-// token. Equal to transformers' GPT2ForSequenceClassification; parameter names and layouts are those of its files.
+// GPT-2: decoder with pre-LayerNorm blocks, and the heads of transformers' classes: a linear layer without bias over
+// the last real token (GPT2ForSequenceClassification), one with bias over tokens (GPT2ForTokenClassification), the word
+// embeddings (GPT2LMHeadModel). Parameter names and layouts are those of its files.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "trainer/models/classifier.h"
+#include "trainer/models/transformer.h"
 
 namespace dtrain {
 
@@ -18,6 +20,13 @@ class Gpt2Block;
 struct ReadTokens;
 struct TokenContext;
 
+struct Gpt2Pass {
+  std::function<at::Tensor(const at::Tensor& embedded, const DropoutKeys& keys)> add_noise = {};  // empty: none
+  bool recomputes = false;
+  const ReadTokens* read = nullptr;          // the tokens that are wanted; null: all
+  std::vector<at::Tensor>* trace = nullptr;  // receives the sum of the embeddings and then the result of each block
+};
+
 // The stack without a head. Positions are 0, 1, ... from the left edge of the batch, padding included.
 class Gpt2Backbone final : public torch::nn::Module {
  public:
@@ -26,9 +35,11 @@ class Gpt2Backbone final : public torch::nn::Module {
 
   // Hidden states before the final norm: [rows, hidden], or [batch, hidden] when only the tokens of `read` are wanted.
   // `ids` are [batch, length], and so are `types`, which are looked up among the words, as transformers does; may be
-  // undefined. `trace`, when given, receives the sum of the embeddings and then the result of each block.
+  // undefined.
   [[nodiscard]] at::Tensor forward(const at::Tensor& ids, const at::Tensor& types, const TokenContext& context,
-                                   const ReadTokens* read = nullptr, std::vector<at::Tensor>* trace = nullptr) const;
+                                   const Gpt2Pass& pass = {}) const;
+  // [vocab, hidden]
+  [[nodiscard]] const at::Tensor& word_embeddings() const;
   [[nodiscard]] at::Tensor final_norm(const at::Tensor& hidden) const;
 
  private:
@@ -39,31 +50,39 @@ class Gpt2Backbone final : public torch::nn::Module {
   std::shared_ptr<LayerNormLayer> norm_;
 };
 
-class Gpt2ForSequenceClassification final : public ClassifierModel {
+class Gpt2Model final : public TransformerModel {
  public:
-  Gpt2ForSequenceClassification(const Gpt2Config& config, ClassifierConfig classifier);
-  ~Gpt2ForSequenceClassification() override;
+  // Throws Error(kUsage) for a task that it has no head for.
+  Gpt2Model(const Gpt2Config& config, HeadConfig head);
+  ~Gpt2Model() override;
 
   [[nodiscard]] std::int64_t max_positions() const override { return config_.max_positions; }
   [[nodiscard]] std::int64_t vocab_size() const override { return config_.vocab_size; }
   [[nodiscard]] std::string model_type() const override { return "gpt2"; }
+  [[nodiscard]] std::string stored_name(const std::string& parameter) const override;
   [[nodiscard]] const Gpt2Backbone& backbone() const { return *transformer_; }
 
   [[nodiscard]] std::string base_prefix() const override { return "transformer."; }
-  [[nodiscard]] std::string head_weight() const override { return "score.weight"; }
+  [[nodiscard]] std::string head_weight() const override;
   [[nodiscard]] bool may_be_missing(const std::string& parameter) const override;
+  [[nodiscard]] bool is_tied_copy(const std::string& tensor) const override;
   [[nodiscard]] InitialValue initial_value(const std::string& parameter) const override;
 
  protected:
-  [[nodiscard]] at::Tensor logits(const Inputs& inputs, const DropoutKeys& keys) override;
-  [[nodiscard]] std::string architecture() const override { return "GPT2ForSequenceClassification"; }
+  [[nodiscard]] ModelOutput run(const Batch& batch, const Inputs& inputs, const DropoutKeys& keys) override;
+  [[nodiscard]] std::string architecture() const override;
   [[nodiscard]] std::int64_t pad_token_id() const override { return config_.pad_token_id; }
   [[nodiscard]] std::int64_t num_types() const override { return config_.vocab_size; }
 
  private:
+  // What the head reads: the last real token of each example, or the tokens that have labels.
+  [[nodiscard]] at::Tensor last_tokens(const Inputs& inputs, const DropoutKeys& keys) const;
+  [[nodiscard]] TokenContext context_of(const Inputs& inputs, const DropoutKeys& keys, bool packed) const;
+  [[nodiscard]] Gpt2Pass pass() const;
+
   Gpt2Config config_;
   std::shared_ptr<Gpt2Backbone> transformer_;
-  std::shared_ptr<LinearLayer> score_;
+  std::shared_ptr<LinearLayer> score_;  // of sequences, without bias, or of tokens, with bias
 };
 
 }  // namespace dtrain

@@ -84,6 +84,7 @@ class LayerNormLayer : public torch::nn::Module {
 class EmbeddingLayer : public torch::nn::Module {
  public:
   EmbeddingLayer(std::int64_t count, std::int64_t size, std::int64_t padding_index = -1);
+  [[nodiscard]] const at::Tensor& weight() const { return weight_; }
   [[nodiscard]] Lookup lookup(const at::Tensor& ids) const { return {weight_, ids, padding_index_}; }
 
  private:

@@ -69,10 +69,11 @@ struct Assignment {
   std::vector<std::string> unexpected;
 };
 
-Assignment assign(const Parameters& parameters, const std::string& prefix, const WeightFiles& files) {
+Assignment assign(const Parameters& parameters, const TransformerModel* model, const WeightFiles& files) {
+  const std::string prefix = model == nullptr ? "" : model->base_prefix();
   Assignment result;
   for (const std::string& stored : files.names()) {
-    if (is_old_buffer(stored)) continue;
+    if (is_old_buffer(stored) || (model != nullptr && model->is_tied_copy(stored))) continue;
     std::string name = modern_name(stored);
     if (!parameters.contains(name)) name = prefix + name;
     if (!parameters.contains(name)) {
@@ -89,8 +90,9 @@ Assignment assign(const Parameters& parameters, const std::string& prefix, const
   return result;
 }
 
-void check_head(const ClassifierModel& model, const Parameters& parameters, const Assignment& assignment,
+void check_head(const TransformerModel& model, const Parameters& parameters, const Assignment& assignment,
                 const WeightFiles& files) {
+  if (is_language_model(model.task())) return;
   const auto source = assignment.source.find(model.head_weight());
   if (source == assignment.source.end()) return;
   const at::Tensor stored = files.tensor(source->second);
@@ -101,7 +103,7 @@ void check_head(const ClassifierModel& model, const Parameters& parameters, cons
                    fmt::format("set model.num_labels = {}, or start from a model without this head", stored.size(0)));
 }
 
-LoadReport read_weights(ClassifierModel& model, const ModelOptions& options) {
+LoadReport read_weights(TransformerModel& model, const ModelOptions& options) {
   const at::NoGradGuard no_grad;
   const Parameters parameters = parameters_by_stored_name(model);
   LoadReport report;
@@ -109,7 +111,7 @@ LoadReport read_weights(ClassifierModel& model, const ModelOptions& options) {
   std::unique_ptr<WeightFiles> files;
   if (!options.random_init) {
     files = std::make_unique<WeightFiles>(options.folder);
-    assignment = assign(parameters, model.base_prefix(), *files);
+    assignment = assign(parameters, &model, *files);
     check_head(model, parameters, assignment, *files);
     report.unexpected = assignment.unexpected;
   }
@@ -151,13 +153,12 @@ LoadedModel load_model(const ModelOptions& options) {
   }
   if (options.dropout > 1) throw usage_error(fmt::format("dropout = {} is not a probability", options.dropout));
   const Json json = read_json_file(path);
-  std::shared_ptr<ClassifierModel> model;
-  if (read_model_type(json, path) == "bert") {
-    model = std::make_shared<BertForSequenceClassification>(read_bert_config(json, path, options),
-                                                            read_classifier_config(json, path, options));
+  std::shared_ptr<TransformerModel> model;
+  if (read_model_type(json, path) == "gpt2") {
+    model = std::make_shared<Gpt2Model>(read_gpt2_config(json, path, options), read_head_config(json, path, options));
   } else {
-    model = std::make_shared<Gpt2ForSequenceClassification>(read_gpt2_config(json, path, options),
-                                                            read_classifier_config(json, path, options));
+    model =
+        std::make_shared<BertModel>(read_encoder_config(json, path, options), read_head_config(json, path, options));
   }
   LoadReport report = read_weights(*model, options);
   return {std::move(model), std::move(report)};
@@ -167,8 +168,7 @@ void load_weights(Model& model, const std::filesystem::path& folder) {
   const at::NoGradGuard no_grad;
   const WeightFiles files(folder);
   const Parameters parameters = parameters_by_stored_name(model);
-  const auto* classifier = dynamic_cast<const ClassifierModel*>(&model);
-  const Assignment assignment = assign(parameters, classifier == nullptr ? "" : classifier->base_prefix(), files);
+  const Assignment assignment = assign(parameters, dynamic_cast<const TransformerModel*>(&model), files);
   for (const auto& [name, parameter] : parameters) {
     if (!assignment.source.contains(name)) {
       throw data_error(fmt::format("{}: tensor {:?} is missing", files.path(), name),

@@ -16,10 +16,25 @@
 
 namespace dtrain {
 
+// What the head on top of a model predicts; the names are those of AutoModelFor... of transformers.
+enum class Task : std::uint8_t {
+  kSequenceClassification,
+  kTokenClassification,
+  kMaskedLm,
+  kCausalLm,
+  kSeq2SeqLm,
+};
+// "sequence-classification", "token-classification", "masked-lm", "causal-lm", "seq2seq-lm". Throws Error(kUsage).
+[[nodiscard]] Task task_named(const std::string& name);
+// Whether it predicts tokens of the vocabulary, not labels.
+[[nodiscard]] constexpr bool is_language_model(Task task) { return task >= Task::kMaskedLm; }
+
+// A label belongs to an example or, where the batch has "targets", to a token.
 struct ModelOutput {
-  at::Tensor loss_sum;   // scalar float32: sum over examples of weight x loss; undefined when the batch has no labels
-  at::Tensor loss_each;  // [batch] float32, unweighted, detached: for exact evaluation and for naming bad examples
-  at::Tensor logits;     // [batch, num_labels] float32
+  at::Tensor loss_sum;   // scalar float32: sum over labels of weight x loss; undefined when the batch has no labels
+  at::Tensor loss_each;  // [batch] float32, unweighted, detached: of all labels of an example
+  at::Tensor logits;     // [labels, num_labels] float32; undefined for language models
+  at::Tensor predicted;  // [labels] int64: the most probable word; language models in evaluation only
 };
 
 class Model : public torch::nn::Module {
@@ -39,15 +54,18 @@ enum class ProblemType { kSingleLabel, kMultiLabel, kRegression };
 
 struct ModelOptions {
   std::filesystem::path folder;  // config.json and, unless random_init, model.safetensors
-  std::string task = "sequence-classification";
-  std::int64_t num_labels = 0;  // 0: as config.json says (id2label), else 2
+  Task task = Task::kSequenceClassification;
+  std::int64_t num_labels = 0;           // 0: as config.json says (id2label), else 2
+  std::vector<std::string> label_names;  // by number; empty: as config.json says, else LABEL_0, ...
   ProblemType problem_type = ProblemType::kSingleLabel;
   double dropout = -1;             // >= 0 overrides every dropout probability of config.json
   std::int64_t pad_token_id = -1;  // >= 0: written to the config (GPT-2 has none of its own)
   std::uint64_t seed = 42;         // for weights that the file does not have (classifier head)
   bool random_init = false;        // ignore model.safetensors
   double label_smoothing = 0;      // of single-label losses, Szegedy et al. 2016: this share spread over all classes
-  bool compute_padding = false;    // work on padding tokens too, as transformers does; no result depends on it
+  bool gradient_checkpointing = false;  // compute activations of blocks again instead of keeping them
+  double neftune_noise_alpha = 0;       // Jain et al. 2023: uniform noise on embeddings while training
+  bool compute_padding = false;         // work on padding tokens too, as transformers does; no result depends on it
 };
 
 // What loading found, for one log line and for tests.

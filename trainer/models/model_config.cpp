@@ -168,32 +168,21 @@ const char* problem_type_name(ProblemType type) {
 std::string read_model_type(const Json& json, const std::filesystem::path& path) {
   if (!json.is_object()) throw data_error(path.string() + ": expected a JSON object");
   const std::string type = ConfigReader(json, path).text("model_type", "");
-  if (type == "bert" || type == "gpt2") return type;
+  for (const char* known : {"bert", "roberta", "distilbert", "gpt2"}) {
+    if (type == known) return type;
+  }
   throw data_error(type.empty() ? path.string() + ": model_type is missing"
                                 : fmt::format("{}: model_type {:?} is not supported", path.string(), type),
-                   "model_type must be \"bert\" (BERT, MiniLM, ...) or \"gpt2\"");
+                   "model_type must be \"bert\" (BERT, MiniLM, ...), \"roberta\", \"distilbert\" or \"gpt2\"");
 }
 
-BertConfig read_bert_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
-  const ConfigReader reader(json, path);
-  refuse_common(reader);
-  reader.refuse_if(reader.text("position_embedding_type", "absolute") != "absolute", "position_embedding_type",
-                   "only \"absolute\" is");
-  BertConfig config;
-  config.vocab_size = reader.size({"vocab_size"}, config.vocab_size);
-  config.hidden_size = reader.size({"hidden_size"}, config.hidden_size);
-  config.num_layers = reader.size({"num_hidden_layers"}, config.num_layers);
-  config.num_heads = reader.size({"num_attention_heads"}, config.num_heads);
-  config.intermediate_size = reader.size({"intermediate_size"}, config.intermediate_size);
-  config.max_positions = reader.size({"max_position_embeddings"}, config.max_positions);
-  config.type_vocab_size = reader.size({"type_vocab_size"}, config.type_vocab_size);
-  config.pad_token_id = chosen_pad(options, reader.token_id("pad_token_id", 0, config.vocab_size), config.vocab_size);
-  config.activation = reader.activation("hidden_act", "gelu");
-  config.hidden_dropout = chosen_dropout(options, reader.probability("hidden_dropout_prob", config.hidden_dropout));
-  config.attention_dropout =
-      chosen_dropout(options, reader.probability("attention_probs_dropout_prob", config.attention_dropout));
-  config.classifier_dropout = chosen_dropout(options, reader.probability("classifier_dropout", config.hidden_dropout));
-  config.layer_norm_eps = reader.number("layer_norm_eps", config.layer_norm_eps, 0, 1);
+namespace {
+
+// What the names of the keys do not change.
+void finish_encoder(const ConfigReader& reader, const std::filesystem::path& path, const ModelOptions& options,
+                    EncoderConfig& config) {
+  config.pad_token_id =
+      chosen_pad(options, reader.token_id("pad_token_id", config.pad_token_id, config.vocab_size), config.vocab_size);
   config.initializer_range = reader.number("initializer_range", config.initializer_range, 0, 10);
   check_heads(config.hidden_size, config.num_heads, path);
   const auto hidden = static_cast<double>(config.hidden_size);
@@ -201,6 +190,67 @@ BertConfig read_bert_config(const Json& json, const std::filesystem::path& path,
                  static_cast<double>(config.num_layers) *
                      (4 * hidden * hidden + 2 * hidden * static_cast<double>(config.intermediate_size) + 1000),
              path);
+}
+
+EncoderConfig read_distilbert_config(const ConfigReader& reader, const std::filesystem::path& path,
+                                     const ModelOptions& options) {
+  EncoderConfig config;
+  config.family = EncoderFamily::kDistilBert;
+  config.vocab_size = reader.size({"vocab_size"}, config.vocab_size);
+  config.hidden_size = reader.size({"dim"}, config.hidden_size);
+  config.num_layers = reader.size({"n_layers"}, 6);
+  config.num_heads = reader.size({"n_heads"}, config.num_heads);
+  config.intermediate_size = reader.size({"hidden_dim"}, config.intermediate_size);
+  config.max_positions = reader.size({"max_position_embeddings"}, config.max_positions);
+  config.type_vocab_size = 0;
+  config.activation = reader.activation("activation", "gelu");
+  config.hidden_dropout = chosen_dropout(options, reader.probability("dropout", 0.1));
+  config.attention_dropout = chosen_dropout(options, reader.probability("attention_dropout", 0.1));
+  config.attention_output_dropout = 0;
+  config.classifier_dropout = chosen_dropout(options, reader.probability("seq_classif_dropout", 0.2));
+  config.token_classifier_dropout = config.hidden_dropout;
+  finish_encoder(reader, path, options, config);
+  return config;
+}
+
+}  // namespace
+
+EncoderConfig read_encoder_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
+  const ConfigReader reader(json, path);
+  refuse_common(reader);
+  const std::string type = read_model_type(json, path);
+  if (type == "distilbert") return read_distilbert_config(reader, path, options);
+  reader.refuse_if(reader.text("position_embedding_type", "absolute") != "absolute", "position_embedding_type",
+                   "only \"absolute\" is");
+  const bool roberta = type == "roberta";
+  EncoderConfig config;
+  config.family = roberta ? EncoderFamily::kRoberta : EncoderFamily::kBert;
+  config.vocab_size = reader.size({"vocab_size"}, roberta ? 50265 : config.vocab_size);
+  config.hidden_size = reader.size({"hidden_size"}, config.hidden_size);
+  config.num_layers = reader.size({"num_hidden_layers"}, config.num_layers);
+  config.num_heads = reader.size({"num_attention_heads"}, config.num_heads);
+  config.intermediate_size = reader.size({"intermediate_size"}, config.intermediate_size);
+  config.max_positions = reader.size({"max_position_embeddings"}, config.max_positions);
+  config.type_vocab_size = reader.size({"type_vocab_size"}, config.type_vocab_size);
+  config.pad_token_id = roberta ? 1 : 0;
+  config.activation = reader.activation("hidden_act", "gelu");
+  config.hidden_dropout = chosen_dropout(options, reader.probability("hidden_dropout_prob", config.hidden_dropout));
+  config.attention_dropout =
+      chosen_dropout(options, reader.probability("attention_probs_dropout_prob", config.attention_dropout));
+  config.attention_output_dropout = config.hidden_dropout;
+  config.classifier_dropout = chosen_dropout(options, reader.probability("classifier_dropout", config.hidden_dropout));
+  config.token_classifier_dropout = config.classifier_dropout;
+  config.layer_norm_eps = reader.number("layer_norm_eps", config.layer_norm_eps, 0, 1);
+  finish_encoder(reader, path, options, config);
+  if (roberta) {
+    // The row of the padding token and those before it are never a position.
+    config.first_position = config.pad_token_id + 1;
+    config.max_positions -= config.first_position;
+    if (config.max_positions < 1) {
+      throw data_error(
+          fmt::format("{}: max_position_embeddings leaves no room beside the padding token", path.string()));
+    }
+  }
   return config;
 }
 
@@ -219,6 +269,9 @@ Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path,
   config.embedding_dropout = chosen_dropout(options, reader.probability("embd_pdrop", config.embedding_dropout));
   config.attention_dropout = chosen_dropout(options, reader.probability("attn_pdrop", config.attention_dropout));
   config.residual_dropout = chosen_dropout(options, reader.probability("resid_pdrop", config.residual_dropout));
+  config.classifier_dropout = chosen_dropout(options, reader.find({"classifier_dropout"}) != nullptr
+                                                          ? reader.probability("classifier_dropout", 0.1)
+                                                          : reader.probability("hidden_dropout", 0.1));
   config.layer_norm_eps = reader.number("layer_norm_epsilon", config.layer_norm_eps, 0, 1);
   config.initializer_range = reader.number("initializer_range", config.initializer_range, 0, 10);
   config.scale_attention = reader.flag("scale_attn_weights", config.scale_attention);
@@ -232,61 +285,73 @@ Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path,
   return config;
 }
 
-ClassifierConfig read_classifier_config(const Json& json, const std::filesystem::path& path,
-                                        const ModelOptions& options) {
-  if (options.task != "sequence-classification") {
-    throw usage_error(fmt::format("task {:?} is not supported", options.task), "write \"sequence-classification\"");
+namespace {
+
+// The keys that hold a probability of dropout.
+std::vector<const char*> dropout_keys(const std::string& model_type) {
+  if (model_type == "gpt2") return {"embd_pdrop", "attn_pdrop", "resid_pdrop"};
+  if (model_type == "distilbert") return {"dropout", "attention_dropout", "seq_classif_dropout"};
+  return {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"};
+}
+
+// id2label and label2id: the names that are wanted, else those that are there and fit, else LABEL_0, ...
+void name_labels(const std::vector<std::string>& names, bool fits, std::int64_t num_labels, Json& json) {
+  if (names.empty() && fits && json.contains("id2label") && !json["id2label"].is_null()) return;
+  json["id2label"] = Json::object();
+  json["label2id"] = Json::object();
+  for (std::int64_t label = 0; label < num_labels; ++label) {
+    const std::string name = names.empty() ? fmt::format("LABEL_{}", label) : names.at(static_cast<std::size_t>(label));
+    json["id2label"][std::to_string(label)] = name;
+    json["label2id"][name] = label;
   }
+}
+
+}  // namespace
+
+HeadConfig read_head_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
   if (options.num_labels < 0 || options.num_labels > kMaxExtent) {
     throw usage_error(fmt::format("num_labels = {} is out of range", options.num_labels));
   }
   const ConfigReader reader(json, path);
-  ClassifierConfig config;
+  HeadConfig config;
+  config.task = options.task;
   config.json = json;
   config.problem_type = options.problem_type;
   config.label_smoothing = options.label_smoothing;
+  config.gradient_checkpointing = options.gradient_checkpointing;
+  config.neftune_noise_alpha = options.neftune_noise_alpha;
   config.compute_padding = options.compute_padding;
-
-  std::int64_t stored = 0;
-  if (const Json* names = reader.find({"id2label"}); names != nullptr) {
-    if (!names->is_object() || names->empty()) reader.fail("id2label", *names, "an object of names");
-    stored = static_cast<std::int64_t>(names->size());
-  } else {
-    stored = reader.size({"num_labels", "_num_labels"}, 0);
-  }
-  const std::int64_t usual = options.problem_type == ProblemType::kRegression ? 1 : 2;
-  config.num_labels = options.num_labels > 0 ? options.num_labels : (stored > 0 ? stored : usual);
-  if (options.problem_type == ProblemType::kSingleLabel && config.num_labels < 2) {
-    throw usage_error(
-        fmt::format("{}: a classifier with {} label has nothing to choose from", path.string(), config.num_labels),
-        "set num_labels to the number of classes, or choose regression");
-  }
-
   Json& out = config.json;
-  if (stored != config.num_labels || !out.contains("id2label") || out["id2label"].is_null()) {
-    out["id2label"] = Json::object();
-    out["label2id"] = Json::object();
-    for (std::int64_t label = 0; label < config.num_labels; ++label) {
-      const std::string name = fmt::format("LABEL_{}", label);
-      out["id2label"][std::to_string(label)] = name;
-      out["label2id"][name] = label;
+  if (is_language_model(options.task)) {
+    reader.refuse_if(!reader.flag("tie_word_embeddings", true), "tie_word_embeddings", "only true is");
+  } else {
+    std::int64_t stored = 0;
+    if (const Json* names = reader.find({"id2label"}); names != nullptr) {
+      if (!names->is_object() || names->empty()) reader.fail("id2label", *names, "an object of names");
+      stored = static_cast<std::int64_t>(names->size());
+    } else {
+      stored = reader.size({"num_labels", "_num_labels"}, 0);
     }
+    const std::int64_t usual = options.problem_type == ProblemType::kRegression ? 1 : 2;
+    config.num_labels = options.num_labels > 0 ? options.num_labels : (stored > 0 ? stored : usual);
+    if (options.problem_type == ProblemType::kSingleLabel && config.num_labels < 2) {
+      throw usage_error(
+          fmt::format("{}: a classifier with {} label has nothing to choose from", path.string(), config.num_labels),
+          "set num_labels to the number of classes, or choose regression");
+    }
+    name_labels(options.label_names, stored == config.num_labels, config.num_labels, out);
   }
   for (const char* superseded : {"num_labels", "_num_labels", "torch_dtype"}) out.erase(superseded);
   if (options.dropout >= 0) {
-    const bool is_bert = read_model_type(json, path) == "bert";
-    const std::vector<const char*> keys =
-        is_bert ? std::vector<const char*>{"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"}
-                : std::vector<const char*>{"embd_pdrop", "attn_pdrop", "resid_pdrop"};
-    for (const char* key : keys) out[key] = options.dropout;
+    for (const char* key : dropout_keys(read_model_type(json, path))) out[key] = options.dropout;
   }
   return config;
 }
 
-Json classifier_json(const ClassifierConfig& config, const std::string& architecture, std::int64_t pad_token_id) {
+Json model_json(const HeadConfig& config, const std::string& architecture, std::int64_t pad_token_id) {
   Json json = config.json;
   json["architectures"] = {architecture};
-  json["problem_type"] = problem_type_name(config.problem_type);
+  if (config.task == Task::kSequenceClassification) json["problem_type"] = problem_type_name(config.problem_type);
   json["dtype"] = "float32";
   if (pad_token_id >= 0) {
     json["pad_token_id"] = pad_token_id;
@@ -294,6 +359,21 @@ Json classifier_json(const ClassifierConfig& config, const std::string& architec
     json["pad_token_id"] = nullptr;
   }
   return json;
+}
+
+Task task_named(const std::string& name) {
+  static constexpr std::array<std::pair<const char*, Task>, 5> kTasks{{
+      {"sequence-classification", Task::kSequenceClassification},
+      {"token-classification", Task::kTokenClassification},
+      {"masked-lm", Task::kMaskedLm},
+      {"causal-lm", Task::kCausalLm},
+      {"seq2seq-lm", Task::kSeq2SeqLm},
+  }};
+  for (const auto& [known, task] : kTasks) {
+    if (name == known) return task;
+  }
+  throw usage_error(fmt::format("model.task: {:?} is not known", name),
+                    "write sequence-classification, token-classification, masked-lm, causal-lm or seq2seq-lm");
 }
 
 }  // namespace dtrain

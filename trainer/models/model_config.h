@@ -13,28 +13,38 @@ namespace dtrain {
 
 enum class Activation { kGelu, kGeluTanh, kRelu, kTanh, kSilu };
 
-// What all sequence classifiers share.
-struct ClassifierConfig {
-  std::int64_t num_labels = 2;
+// What the heads of all models share.
+struct HeadConfig {
+  Task task = Task::kSequenceClassification;
+  std::int64_t num_labels = 2;  // of no meaning for language models
   ProblemType problem_type = ProblemType::kSingleLabel;
-  double label_smoothing = 0;    // see ModelOptions
-  bool compute_padding = false;  // the same
-  Json json;                     // config.json, to be written back: keys without meaning here are kept
+  double label_smoothing = 0;  // see ModelOptions, as the next three
+  bool gradient_checkpointing = false;
+  double neftune_noise_alpha = 0;
+  bool compute_padding = false;
+  Json json;  // config.json, to be written back: keys without meaning here are kept
 };
 
-struct BertConfig {
+// The relatives of BERT: the same blocks, other names and heads, small differences.
+enum class EncoderFamily : std::uint8_t { kBert, kRoberta, kDistilBert };
+
+struct EncoderConfig {
+  EncoderFamily family = EncoderFamily::kBert;
   std::int64_t vocab_size = 30522;
   std::int64_t hidden_size = 768;
   std::int64_t num_layers = 12;
   std::int64_t num_heads = 12;
   std::int64_t intermediate_size = 3072;
-  std::int64_t max_positions = 512;
-  std::int64_t type_vocab_size = 2;
-  std::int64_t pad_token_id = 0;  // -1: none
+  std::int64_t max_positions = 512;  // tokens that can be read
+  std::int64_t first_position = 0;   // row of the position table for the first token
+  std::int64_t type_vocab_size = 2;  // 0: no token types
+  std::int64_t pad_token_id = 0;     // -1: none
   Activation activation = Activation::kGelu;
   double hidden_dropout = 0.1;
   double attention_dropout = 0.1;
-  double classifier_dropout = 0.1;
+  double attention_output_dropout = 0.1;  // of the projection after attention
+  double classifier_dropout = 0.1;        // of sequences
+  double token_classifier_dropout = 0.1;
   double layer_norm_eps = 1e-12;
   double initializer_range = 0.02;
 };
@@ -51,6 +61,7 @@ struct Gpt2Config {
   double embedding_dropout = 0.1;
   double attention_dropout = 0.1;
   double residual_dropout = 0.1;
+  double classifier_dropout = 0.1;  // of tokens
   double layer_norm_eps = 1e-5;
   double initializer_range = 0.02;
   bool scale_attention = true;
@@ -59,15 +70,14 @@ struct Gpt2Config {
 
 // `json` is the content of `path` (named in errors). The options override; all throw Error(kData) or Error(kUsage).
 [[nodiscard]] std::string read_model_type(const Json& json, const std::filesystem::path& path);
-[[nodiscard]] BertConfig read_bert_config(const Json& json, const std::filesystem::path& path,
-                                          const ModelOptions& options);
+[[nodiscard]] EncoderConfig read_encoder_config(const Json& json, const std::filesystem::path& path,
+                                                const ModelOptions& options);
 [[nodiscard]] Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path,
                                           const ModelOptions& options);
-[[nodiscard]] ClassifierConfig read_classifier_config(const Json& json, const std::filesystem::path& path,
-                                                      const ModelOptions& options);
+[[nodiscard]] HeadConfig read_head_config(const Json& json, const std::filesystem::path& path,
+                                          const ModelOptions& options);
 
-// The config.json of a classifier, as transformers writes it: `config.json` with the head's keys brought up to date.
-[[nodiscard]] Json classifier_json(const ClassifierConfig& config, const std::string& architecture,
-                                   std::int64_t pad_token_id);
+// The config.json of a model, as transformers writes it: `config.json` with the head's keys brought up to date.
+[[nodiscard]] Json model_json(const HeadConfig& config, const std::string& architecture, std::int64_t pad_token_id);
 
 }  // namespace dtrain

@@ -31,6 +31,11 @@ std::optional<TrainConfig> with_other_value(const TrainConfig& base, const Setti
   Json value = test::other_value(setting);
   if (value.is_null()) return std::nullopt;
   if (setting.name() == "training.metric_for_best_model") value = "eval_accuracy";
+  if (setting.name() == "data.random_replace_prob") value = 0.15;  // with mask_replace_prob no more than 1
+  if (setting.name() == "data.mask_replace_prob") value = 0.7;
+  if (setting.name() == "data.eval_fraction") return std::nullopt;  // contradicts data.eval
+  // Metrics and collators fit one task only.
+  if (setting.name() == "model.task" || setting.name() == "data.collator") return std::nullopt;
   TrainConfig config = base;
   setting.set(config, value);
   if (setting.get(config) == setting.get(base)) {  // the base already has it
@@ -58,7 +63,7 @@ TEST(ToToml, RoundTripsEverySetting) {
     EXPECT_EQ(config_digest(loaded.config), config_digest(resolved)) << setting.name();
     EXPECT_TRUE(loaded.warnings.empty());
   }
-  EXPECT_GE(changed, static_cast<int>(all_settings().size()) - 4);
+  EXPECT_GE(changed, static_cast<int>(all_settings().size()) - 7);
 }
 
 TEST(ToToml, RoundTripsTheDefaultsOfAProgram) {

@@ -141,7 +141,7 @@ TEST(Resolve, LabelsAndProblemTypeFit) {
   EXPECT_THAT(error("problem_type = \"single_label_classification\"\nnum_labels = 1", ""), HasSubstr("a single class"));
   EXPECT_THAT(error("problem_type = \"regression\"", "labels = [\"a\", \"b\"]"), HasSubstr("not classes with names"));
   EXPECT_THAT(error("problem_type = \"regression\"", "", "compute = [\"mse\", \"f1\"]"),
-              HasSubstr("run.toml:8:1: metrics.compute: \"f1\" needs classes, and this is regression"));
+              HasSubstr("run.toml:8:1: metrics.compute: \"f1\" does not judge a regression"));
   EXPECT_EQ(error("problem_type = \"regression\"\nnum_labels = 1", "", "compute = [\"mse\"]"), "");
 }
 

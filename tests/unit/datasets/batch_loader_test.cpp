@@ -67,7 +67,7 @@ TEST(PaddingCollator, EqualsDataCollatorWithPadding) {
     }
     const auto collator =
         make_padding_collator({.pad_id = 0, .pad_to_multiple_of = recorded.at("multiple").get<std::int64_t>()});
-    const Batch batch = collator->collate(examples);
+    const Batch batch = collator->collate(examples, {});
     EXPECT_EQ(rows(batch["input_ids"]), recorded.at("input_ids").get<std::vector<std::vector<std::int64_t>>>());
     EXPECT_EQ(rows(batch["attention_mask"]),
               recorded.at("attention_mask").get<std::vector<std::vector<std::int64_t>>>());
@@ -86,7 +86,7 @@ TEST(PaddingCollator, PadsWithTheIdThatIsAskedFor) {
   const std::vector<std::int32_t> shorter = {4};
   const std::array<double, 1> label = {0};
   const std::vector<Example> examples = {{longer, label}, {shorter, label}};
-  const Batch batch = make_padding_collator({.pad_id = 50256})->collate(examples);
+  const Batch batch = make_padding_collator({.pad_id = 50256})->collate(examples, {});
   EXPECT_EQ(rows(batch["input_ids"]), (std::vector<std::vector<std::int64_t>>{{1, 2, 3}, {4, 50256, 50256}}));
   EXPECT_EQ(rows(batch["attention_mask"]), (std::vector<std::vector<std::int64_t>>{{1, 1, 1}, {1, 0, 0}}));
 }
@@ -97,14 +97,14 @@ TEST(PaddingCollator, LabelsByKind) {
   const std::array<double, 2> two = {-3.5, 0};
   const std::vector<Example> numbers = {{ids, {one.data(), 1}}, {ids, {two.data(), 1}}};
   const std::vector<Example> lists = {{ids, one}, {ids, two}};
-  EXPECT_TRUE(at::equal(make_padding_collator({.label_kind = LabelKind::kRegression})->collate(numbers)["labels"],
+  EXPECT_TRUE(at::equal(make_padding_collator({.label_kind = LabelKind::kRegression})->collate(numbers, {})["labels"],
                         at::tensor({0.25F, -3.5F})));
-  EXPECT_TRUE(at::equal(make_padding_collator({.label_kind = LabelKind::kRegression})->collate(lists)["labels"],
+  EXPECT_TRUE(at::equal(make_padding_collator({.label_kind = LabelKind::kRegression})->collate(lists, {})["labels"],
                         at::tensor({0.25F, 1.0F, -3.5F, 0.0F}).reshape({2, 2})));
-  EXPECT_TRUE(at::equal(make_padding_collator({.label_kind = LabelKind::kMultiLabel})->collate(lists)["labels"],
+  EXPECT_TRUE(at::equal(make_padding_collator({.label_kind = LabelKind::kMultiLabel})->collate(lists, {})["labels"],
                         at::tensor({0.25F, 1.0F, -3.5F, 0.0F}).reshape({2, 2})));
   // One label in a multi-label problem stays a column.
-  EXPECT_EQ(make_padding_collator({.label_kind = LabelKind::kMultiLabel})->collate(numbers)["labels"].dim(), 2);
+  EXPECT_EQ(make_padding_collator({.label_kind = LabelKind::kMultiLabel})->collate(numbers, {})["labels"].dim(), 2);
 }
 
 struct Setting {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,26 @@ class ByteTokenizer : public Tokenizer {
     for (const char byte : text.substr(0, kept)) ids.push_back(static_cast<unsigned char>(byte) + 3);
     if (special) ids.push_back(2);
   }
+  void encode_words(std::span<const std::string> words, const EncodeOptions& options, std::vector<std::int32_t>& ids,
+                    std::vector<std::int32_t>& word) const override {
+    std::vector<std::int32_t> text;
+    std::vector<std::int32_t> of_text;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      for (const char byte : words[i]) text.push_back(static_cast<unsigned char>(byte) + 3);
+      of_text.resize(text.size(), static_cast<std::int32_t>(i));
+    }
+    const std::size_t special = has_special_ids_ ? 1 : 0;
+    if (options.max_length > 0) {
+      text.resize(std::min(text.size(), static_cast<std::size_t>(options.max_length) - 2 * special));
+    }
+    of_text.resize(text.size());
+    ids.insert(ids.end(), special, 1);
+    ids.insert(ids.end(), text.begin(), text.end());
+    ids.insert(ids.end(), special, 2);
+    word.insert(word.end(), special, -1);
+    word.insert(word.end(), of_text.begin(), of_text.end());
+    word.insert(word.end(), special, -1);
+  }
   [[nodiscard]] std::string decode(const std::vector<std::int32_t>& ids, bool /*skip_special_tokens*/) const override {
     std::string text;
     for (const std::int32_t id : ids) {
@@ -40,6 +61,8 @@ class ByteTokenizer : public Tokenizer {
   [[nodiscard]] std::optional<std::string> id_to_token(std::int32_t) const override { return std::nullopt; }
   [[nodiscard]] std::optional<std::int32_t> pad_id() const override { return 0; }
   [[nodiscard]] std::optional<std::int32_t> eos_id() const override { return 2; }
+  [[nodiscard]] std::optional<std::int32_t> mask_id() const override { return 2; }
+  [[nodiscard]] std::vector<std::int32_t> special_ids() const override { return {0, 1, 2}; }
   [[nodiscard]] std::string_view kind() const override { return ""; }
   [[nodiscard]] const std::string& digest() const override { return digest_; }
   [[nodiscard]] const std::vector<std::filesystem::path>& files() const override { return files_; }

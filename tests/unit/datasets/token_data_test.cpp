@@ -236,7 +236,7 @@ TEST_F(TokenData, ADamagedStoreIsBuiltAnewWithOneWarning) {
 }
 
 TEST_F(TokenData, EveryTruncationAndEveryFlippedBitIsFound) {
-  const TokenTable table{.ids = {5, 6, 7, 8}, .offsets = {0, 1, 4}, .labels = {0, 1}, .label_width = 1};
+  const TokenTable table{.ids = {5, 6, 7, 8}, .offsets = {0, 1, 4}, .labels = {0, 1}, .label_offsets = {0, 1, 2}};
   const TokenOrigin origin{.source = "text", .tokenizer = "tokens", .options = "{}"};
   const fs::path path = folder_.path() / "small.h5";
   write_token_store(path, origin, table);
@@ -267,10 +267,10 @@ TEST_F(TokenData, AStoreWhoseContentContradictsItselfIsRefused) {
   const TokenOrigin origin{.source = "text", .tokenizer = "tokens", .options = "{}"};
   const fs::path path = folder_.path() / "small.h5";
   const TokenTable tables[] = {
-      {.ids = {5, 6}, .offsets = {0, 1, 3}, .labels = {0, 1}, .label_width = 1},  // beyond the ids
-      {.ids = {5, 6}, .offsets = {0, 2, 1}, .labels = {0, 1}, .label_width = 1},  // falling
-      {.ids = {5, 6}, .offsets = {1, 1, 2}, .labels = {0, 1}, .label_width = 1},  // not from 0
-      {.ids = {}, .offsets = {0}, .labels = {}, .label_width = 1},                // no example
+      {.ids = {5, 6}, .offsets = {0, 1, 3}, .labels = {0, 1}, .label_offsets = {0, 1, 2}},  // beyond the ids
+      {.ids = {5, 6}, .offsets = {0, 2, 1}, .labels = {0, 1}, .label_offsets = {0, 1, 2}},  // falling
+      {.ids = {5, 6}, .offsets = {1, 1, 2}, .labels = {0, 1}, .label_offsets = {0, 1, 2}},  // not from 0
+      {.ids = {}, .offsets = {0}, .labels = {}, .label_offsets = {0}},                      // no example
   };
   for (const TokenTable& table : tables) {
     write_token_store(path, origin, table);

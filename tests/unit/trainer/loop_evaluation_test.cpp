@@ -19,8 +19,8 @@ EvaluationResult evaluate_tiny(std::int64_t examples, int ranks, std::int64_t ba
     TinyModel model(5);
     model.train();
     std::vector<std::unique_ptr<Metric>> metrics;
-    metrics.push_back(make_metric("accuracy", 2, false));
-    metrics.push_back(make_metric("f1:weighted", 2, false));
+    metrics.push_back(make_metric("accuracy", {2, false}));
+    metrics.push_back(make_metric("f1:weighted", {2, false}));
     const EvaluationResult mine = evaluate(model, std::make_shared<TinyDataset>(examples), tiny_collator(), metrics,
                                            rank.host, {.batch_size = batch});
     EXPECT_TRUE(model.is_training());
@@ -53,7 +53,7 @@ TEST(LoopEvaluation, IsTheMeanOverExamples) {
   double right = 0;
   for (std::int64_t i = 0; i < data.size(); ++i) {
     const Example example = data.get(i);
-    Batch batch = tiny_collator()->collate(std::span(&example, 1));
+    Batch batch = tiny_collator()->collate(std::span(&example, 1), {});
     batch.example_weight = {1.0F};
     const ModelOutput output = model.forward(batch);
     sum += output.loss_each.item<double>();

@@ -39,7 +39,7 @@ at::Tensor drawn(std::vector<std::int64_t> shape, std::uint64_t seed) {
 
 class TinyCollator final : public Collator {
  public:
-  [[nodiscard]] Batch collate(std::span<const Example> examples) const override {
+  [[nodiscard]] Batch collate(std::span<const Example> examples, const CollateKey& /*key*/) const override {
     std::size_t longest = 0;
     for (const Example& example : examples) longest = std::max(longest, example.ids.size());
     const auto rows = static_cast<std::int64_t>(examples.size());
@@ -147,7 +147,7 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
     parts.train_data = std::make_shared<TinyDataset>(run.examples, 1, run.poisoned);
     if (run.eval_examples > 0) parts.eval_data = std::make_shared<TinyDataset>(run.eval_examples, 2);
     parts.collator = tiny_collator();
-    for (const std::string& metric : config.metrics.compute) parts.metrics.push_back(make_metric(metric, 2, false));
+    for (const std::string& metric : config.metrics.compute) parts.metrics.push_back(make_metric(metric, {2, false}));
     parts.tokenizer_files = {{"vocab.txt", "a\nb\n"}};
     parts.world = rank.world;
     parts.host = &rank.host;

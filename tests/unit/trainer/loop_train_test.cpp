@@ -93,7 +93,7 @@ TEST(Loop, FirstStepsEqualAHandWrittenLoop) {
   for (int step = 0; step < 3; ++step) {
     std::vector<Example> examples;
     for (int i = 0; i < 8; ++i) examples.push_back(data.get(order[static_cast<std::size_t>(8 * step + i)]));
-    Batch batch = tiny_collator()->collate(examples);
+    Batch batch = tiny_collator()->collate(examples, {});
     batch.example_weight.assign(8, 1.0F);
     const at::Tensor loss = model.forward(batch).loss_sum / 8;
     for (at::Tensor& parameter : parameters) parameter.mutable_grad() = at::Tensor();
@@ -228,7 +228,7 @@ TEST(Loop, WeightsAreUntouchedByAStepThatIsNotFinite) {
     const at::Tensor before = flat_weights(model);
     std::vector<Example> examples;
     for (int i = 0; i < 4; ++i) examples.push_back(data.get(4 * rank.world.rank + i));
-    Batch batch = tiny_collator()->collate(examples);
+    Batch batch = tiny_collator()->collate(examples, {});
     batch.example_weight.assign(4, 1.0F);
     batch.weight = 4;
     for (int i = 0; i < 4; ++i) batch.example_index.push_back(4 * rank.world.rank + i);

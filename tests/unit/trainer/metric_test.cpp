@@ -52,8 +52,8 @@ TEST(Metric, EqualsScikitLearnHoweverTheExamplesAreSplit) {
     const Case each(json);
     const std::int64_t count = each.logits.size(0);
     for (const auto& [spec, expected] : json.at("expected").items()) {
-      const auto whole = make_metric(spec, each.num_labels, each.multi_label);
-      whole->add(each.logits, each.labels);
+      const auto whole = make_metric(spec, {each.num_labels, each.multi_label});
+      whole->add({each.logits, each.labels});
       const auto result = whole->compute();
       ASSERT_EQ(result.size(), 1U);
       EXPECT_EQ(result[0].first, spec.substr(0, spec.find(':')));
@@ -68,14 +68,14 @@ TEST(Metric, EqualsScikitLearnHoweverTheExamplesAreSplit) {
       ++values;
 
       // Three ranks, the last of which may have nothing; one of them works in two batches.
-      const auto merged = make_metric(spec, each.num_labels, each.multi_label);
+      const auto merged = make_metric(spec, {each.num_labels, each.multi_label});
       for (std::int64_t rank = 0; rank < 3; ++rank) {
-        const auto part = make_metric(spec, each.num_labels, each.multi_label);
+        const auto part = make_metric(spec, {each.num_labels, each.multi_label});
         const std::int64_t begin = count * rank / 4;
         const std::int64_t end = rank == 2 ? count : count * (rank + 1) / 4;
         const std::int64_t middle = (begin + end) / 2;
-        part->add(each.logits.slice(0, begin, middle), each.labels.slice(0, begin, middle));
-        part->add(each.logits.slice(0, middle, end), each.labels.slice(0, middle, end));
+        part->add({each.logits.slice(0, begin, middle), each.labels.slice(0, begin, middle)});
+        part->add({each.logits.slice(0, middle, end), each.labels.slice(0, middle, end)});
         ASSERT_EQ(part->state().counts.size(), merged->state().counts.size());
         for (std::size_t i = 0; i < part->state().counts.size(); ++i)
           merged->state().counts[i] += part->state().counts[i];
@@ -95,32 +95,33 @@ TEST(Metric, EqualsScikitLearnHoweverTheExamplesAreSplit) {
 }
 
 TEST(Metric, ResetForgetsEverything) {
-  const auto metric = make_metric("f1", 2, false);
-  metric->add(at::tensor({0.0F, 1.0F}).view({1, 2}), at::tensor(std::vector<std::int64_t>{1}));
+  const auto metric = make_metric("f1", {2, false});
+  metric->add({at::tensor({0.0F, 1.0F}).view({1, 2}), at::tensor(std::vector<std::int64_t>{1})});
   EXPECT_EQ(metric->compute()[0].second, 1.0);
   metric->reset();
   EXPECT_EQ(metric->compute()[0].second, 0.0);
 }
 
 TEST(Metric, WithoutExamples) {
-  EXPECT_TRUE(std::isnan(make_metric("accuracy", 2, false)->compute()[0].second));
-  EXPECT_TRUE(std::isnan(make_metric("mse", 1, false)->compute()[0].second));
-  EXPECT_EQ(make_metric("f1:macro", 3, false)->compute()[0].second, 0.0);
+  EXPECT_TRUE(std::isnan(make_metric("accuracy", {2, false})->compute()[0].second));
+  EXPECT_TRUE(std::isnan(make_metric("mse", {1, false})->compute()[0].second));
+  EXPECT_EQ(make_metric("f1:macro", {3, false})->compute()[0].second, 0.0);
 }
 
 TEST(Metric, LabelsThatAreNoClassAreErrors) {
   for (const std::int64_t label : {std::int64_t{-1}, std::int64_t{2}}) {
     for (const char* spec : {"accuracy", "f1:macro"}) {
-      const auto metric = make_metric(spec, 2, false);
-      EXPECT_THROW(metric->add(at::zeros({1, 2}), at::tensor(std::vector<std::int64_t>{label})), Error) << spec;
+      const auto metric = make_metric(spec, {2, false});
+      EXPECT_THROW(metric->add({at::zeros({1, 2}), at::tensor(std::vector<std::int64_t>{label})}), Error) << spec;
     }
   }
-  EXPECT_THROW(make_metric("accuracy", 2, true)->add(at::zeros({1, 2}), at::tensor({0.5F, 0.0F}).view({1, 2})), Error);
+  EXPECT_THROW(make_metric("accuracy", {2, true})->add({at::zeros({1, 2}), at::tensor({0.5F, 0.0F}).view({1, 2})}),
+               Error);
 }
 
 std::string error_of(const std::string& spec, std::int64_t num_labels, bool multi_label) {
   try {
-    (void)make_metric(spec, num_labels, multi_label);
+    (void)make_metric(spec, {num_labels, multi_label});
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kUsage);
     return std::string(error.what()) + " | " + error.hint();

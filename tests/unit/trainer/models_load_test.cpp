@@ -113,9 +113,9 @@ TEST_F(ModelLoad, BertOfTheHubLacksTheHeadAndHasAnother) {
   EXPECT_THAT(loaded.report.missing, UnorderedElementsAre("classifier.weight", "classifier.bias",
                                                           "bert.pooler.dense.weight", "bert.pooler.dense.bias"));
   EXPECT_THAT(loaded.report.unexpected, UnorderedElementsAre("cls.predictions.bias", "cls.seq_relationship.weight"));
-  const auto parameters = loaded.model->named_parameters();
-  EXPECT_EQ(parameters["classifier.bias"].abs().sum().item<float>(), 0);
-  const at::Tensor drawn = parameters["bert.pooler.dense.weight"];
+  const auto parameters = test::stored_parameters(*loaded.model);
+  EXPECT_EQ(parameters.at("classifier.bias").abs().sum().item<float>(), 0);
+  const at::Tensor drawn = parameters.at("bert.pooler.dense.weight");
   EXPECT_NEAR(drawn.std().item<float>(), 0.02, 0.003);
   EXPECT_NEAR(drawn.mean().item<float>(), 0, 0.003);
 }

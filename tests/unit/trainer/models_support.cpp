@@ -67,4 +67,10 @@ void copy_model(const std::filesystem::path& from, const std::filesystem::path& 
   write_safetensors(to / "model.safetensors", tensors, {{"format", "pt"}});
 }
 
+std::map<std::string, at::Tensor> stored_parameters(const Model& model) {
+  std::map<std::string, at::Tensor> result;
+  for (const auto& item : model.named_parameters()) result.emplace(model.stored_name(item.key()), item.value());
+  return result;
+}
+
 }  // namespace dtrain::test

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -32,5 +33,8 @@ struct ModelChange {
   std::function<void(NamedTensors&)> tensors;
 };
 void copy_model(const std::filesystem::path& from, const std::filesystem::path& to, const ModelChange& change);
+
+// The parameters under the names of model.safetensors.
+[[nodiscard]] std::map<std::string, at::Tensor> stored_parameters(const Model& model);
 
 }  // namespace dtrain::test
