@@ -28,8 +28,8 @@ def main():
     def write(name, columns, schema=None, **options):
         pq.write_table(pa.table(columns, schema=schema), folder / f"{name}.parquet", **options)
 
-    def nested(values):
-        return pa.array(values, pa.struct([("en", pa.string()), ("de", pa.string())]))
+    def nested(values, nullable=True):
+        return pa.array(values, pa.struct([pa.field(name, pa.string(), nullable) for name in ("en", "de")]))
 
     # Another column in front: only those that are wanted are read. The checksums make any damage of a page known.
     write("plain", {"id": list(range(ROWS)), "text": TEXTS, "label": LABELS}, compression="none", use_dictionary=False,
@@ -63,6 +63,7 @@ def main():
                     "no_words": WORDS[:6] + [[]] + WORDS[7:],
                     "pair": nested(PAIRS[:6] + [None] + PAIRS[7:]),
                     "half": nested(PAIRS[:6] + [{"en": "x", "de": None}] + PAIRS[7:]),
+                    "outer": nested(PAIRS[:6] + [None] + PAIRS[7:], nullable=False),
                     "all": pa.nulls(ROWS, pa.string())}, row_group_size=5)
     write("empty", {"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())})
 

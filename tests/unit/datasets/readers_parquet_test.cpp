@@ -152,6 +152,10 @@ TEST_F(Parquet, NullsAreErrors) {
   options_.source_column = "pair.en";
   options_.target_column = "pair.de";
   expect_recorded_error("nulls", {"nulls.parquet: row 7: ", "\"pair.en\" is null"});
+  // The struct is null, its texts cannot be.
+  options_.source_column = "outer.en";
+  options_.target_column = "outer.de";
+  expect_recorded_error("nulls", {"nulls.parquet: row 7: ", "\"outer.en\" is null"});
   options_.source_column = "half.en";
   options_.target_column = "half.de";
   expect_recorded_error("nulls", {"nulls.parquet: row 7: ", "\"half.de\" is null"});
