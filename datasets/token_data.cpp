@@ -38,6 +38,7 @@ TokenOrigin origin_of(const TokenDataOptions& options, const Tokenizer& tokenize
   if (!reader.has_labels) settings["has_labels"] = false;
   if (options.form != TokenForm::kText) {
     settings["form"] = static_cast<int>(options.form);
+    settings["columns"] = {reader.words_column, reader.tags_column, reader.source_column, reader.target_column};
     settings["max_target_length"] = options.max_target_length;
     settings["keep_line_ends"] = options.keep_line_ends;
   }
@@ -292,6 +293,10 @@ TokenTable tokenise(const TokenDataOptions& options, const TokenOrigin& origin, 
   if (raw.source_digest != origin.source) {
     throw data_error(fmt::format("{} changed while it was read", options.reader.path.string()),
                      "start again when it is complete");
+  }
+  if (options.form == TokenForm::kWords && options.reader.class_names.empty() && !raw.class_names.empty()) {
+    throw data_error(fmt::format("{}: tags are names, whose numbers are not known", options.reader.path.string()),
+                     fmt::format("set data.labels = {}", Json(raw.class_names).dump()));
   }
   const ExampleEncoder example_encoder(raw, options, tokenizer);
   ParallelEncoder encoder(chosen_examples(raw, options), example_encoder);

@@ -78,7 +78,7 @@ TokenDataOptions token_data_options(const TrainConfig& config, const Inputs& inp
       break;
     case Task::kTokenClassification:
       options.form = TokenForm::kWords;
-      options.reader.record_kind = RecordKind::kWords;
+      options.reader.record = RecordKind::kWords;
       options.reader.words_column = data.words;
       options.reader.tags_column = data.tags;
       break;
@@ -94,7 +94,7 @@ TokenDataOptions token_data_options(const TrainConfig& config, const Inputs& inp
       break;
     case Task::kSeq2SeqLm:
       options.form = TokenForm::kPairs;
-      options.reader.record_kind = RecordKind::kPair;
+      options.reader.record = RecordKind::kPair;
       options.reader.source_column = data.source;
       options.reader.target_column = data.target;
       options.max_target_length = config.tokenizer.max_target_length.value_or(inputs.max_length);

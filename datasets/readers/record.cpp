@@ -13,7 +13,9 @@ namespace {
 double class_of_number(double value, const ReaderOptions& options, const RecordPlace& place) {
   if (value != std::floor(value)) {
     throw place.error(fmt::format("label {} is not a whole number", value),
-                      "for real-valued targets set model.problem_type = \"regression\"");
+                      options.record == RecordKind::kWords
+                          ? "tags are whole numbers or names"
+                          : "for real-valued targets set model.problem_type = \"regression\"");
   }
   if (!(value >= 0 && value < static_cast<double>(options.num_labels))) {
     throw place.error(fmt::format("label {} is out of range: model.num_labels = {} allows 0 to {}", value,
@@ -62,6 +64,15 @@ void check_reader_options(const ReaderOptions& options) {
   }
   if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) {
     throw usage_error(fmt::format("data.labels names a class twice: {}", join_names(names)));
+  }
+  if (options.record == RecordKind::kPair) {
+    if (options.source_column.empty() || (options.has_labels && options.target_column.empty())) {
+      throw usage_error("pairs of texts need the names of their columns", column_hint(options.record));
+    }
+    if (options.has_labels && options.source_column == options.target_column) {
+      throw usage_error(fmt::format("source and target are the same column \"{}\"", options.source_column),
+                        column_hint(options.record));
+    }
   }
 }
 
@@ -138,6 +149,62 @@ std::vector<double> LabelReader::read_list(const RawLabel& label, const RecordPl
     value = 1;
   }
   return values;
+}
+
+double TagReader::read(double tag, const RecordPlace& place) {
+  if (!found_.empty()) {
+    throw place.error(fmt::format("tag {} is a number, and the tags before are names", tag),
+                      "use numbers or names in the whole data set, or list the names in data.labels");
+  }
+  has_numbers_ = true;
+  return class_of_number(tag, options_, place);
+}
+
+double TagReader::read(const std::string& tag, const RecordPlace& place) {
+  if (!options_.class_names.empty()) return class_of_word(tag, options_, place);
+  if (has_numbers_) {
+    throw place.error(fmt::format("tag \"{}\" is a name, and the tags before are numbers", tag),
+                      "use numbers or names in the whole data set, or list the names in data.labels");
+  }
+  return static_cast<double>(found_.try_emplace(tag, found_.size()).first->second);
+}
+
+std::vector<std::string> TagReader::finish(std::vector<RawExample>& examples) const {
+  std::vector<std::string> names;
+  names.reserve(found_.size());
+  for (const auto& [name, number] : found_) names.push_back(name);
+  const auto outside = std::find(names.begin(), names.end(), "O");
+  if (outside != names.end()) std::rotate(names.begin(), outside, outside + 1);
+  std::vector<double> index_of(names.size());
+  for (std::size_t index = 0; index < names.size(); ++index)
+    index_of[found_.at(names[index])] = static_cast<double>(index);
+  if (names.empty()) return names;
+  for (RawExample& example : examples) {
+    for (double& label : example.labels) label = index_of[static_cast<std::size_t>(label)];
+  }
+  return names;
+}
+
+bool Lines::next(std::string_view& line) {
+  if (rest_.empty()) return false;
+  const std::size_t end = rest_.find('\n');
+  line = rest_.substr(0, end);
+  rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end + 1);
+  ++number_;
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return true;
+}
+
+std::string column_hint(RecordKind kind) {
+  switch (kind) {
+    case RecordKind::kText:
+      return "name the columns with data.text and data.label";
+    case RecordKind::kWords:
+      return "name the columns with data.words and data.tags";
+    case RecordKind::kPair:
+      return "name the columns with data.source and data.target";
+  }
+  DTRAIN_CHECK(false, "record kind {}", static_cast<int>(kind));
 }
 
 }  // namespace dtrain

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <optional>
 
-#include "datasets/readers/record.h"
+#include "datasets/readers/examples.h"
 
 namespace dtrain {
 namespace {
@@ -72,11 +72,12 @@ class Fields {
   std::int64_t next_line_ = 1;
 };
 
-std::size_t column_of(const std::vector<std::string>& header, const std::string& name, const RecordPlace& place) {
+std::size_t column_of(const std::vector<std::string>& header, const std::string& name, RecordKind kind,
+                      const RecordPlace& place) {
   const auto found = std::find(header.begin(), header.end(), name);
   if (found == header.end()) {
     throw place.error(fmt::format("no column \"{}\"; there are: {}", name, join_names(header)),
-                      "name the columns with data.text and data.label; the first row must be the header");
+                      column_hint(kind) + "; the first row must be the header");
   }
   if (std::find(found + 1, header.end(), name) != header.end()) {
     throw place.error(fmt::format("column \"{}\" stands twice in the header", name));
@@ -119,16 +120,35 @@ RawLabel label_of(const std::string& field, const ReaderOptions& options) {
   return words;
 }
 
+class SeparatedRecord final : public Record {
+ public:
+  SeparatedRecord(const std::vector<std::string>& header, const RecordPlace& header_place,
+                  const std::vector<std::string>& fields, const RecordPlace& place, const ReaderOptions& options)
+      : header_(header), header_place_(header_place), fields_(fields), place_(place), options_(options) {}
+
+  [[nodiscard]] std::string text(const std::string& column) const override {
+    return checked_utf8(fields_[column_of(header_, column, options_.record, header_place_)], options_, place_);
+  }
+  [[nodiscard]] RawLabel label(const std::string& column) const override { return label_of(text(column), options_); }
+  [[nodiscard]] std::vector<std::string> words(const std::string& column) const override {
+    throw place_.error(fmt::format("column \"{}\" is one text, and a list of words is needed", column));
+  }
+
+ private:
+  const std::vector<std::string>& header_;
+  const RecordPlace& header_place_;
+  const std::vector<std::string>& fields_;
+  const RecordPlace& place_;
+  const ReaderOptions& options_;
+};
+
 }  // namespace
 
-void read_separated(std::string_view bytes, char separator, const ReaderOptions& options, std::int64_t file,
-                    RawDataset& dataset) {
-  Fields rows(without_byte_order_mark(bytes), separator, dataset.files[static_cast<std::size_t>(file)]);
+void read_separated(std::string_view bytes, char separator, Examples& examples) {
+  Fields rows(without_byte_order_mark(bytes), separator, examples.place(0).file);
   std::vector<std::string> header;
   if (!rows.next(header)) return;
-  const std::size_t text = column_of(header, options.text_column, rows.place());
-  const std::size_t label = options.has_labels ? column_of(header, options.label_column, rows.place()) : 0;
-  LabelReader labels(options);
+  const RecordPlace header_place = rows.place();
   std::vector<std::string> fields;
   while (rows.next(fields)) {
     const RecordPlace place = rows.place();
@@ -137,14 +157,7 @@ void read_separated(std::string_view bytes, char separator, const ReaderOptions&
       throw place.error(fmt::format("{} fields, and the header has {}", fields.size(), header.size()),
                         "a field that holds the separator must be in double quotes");
     }
-    RawExample example;
-    example.text = checked_utf8(fields[text], options, place);
-    example.labels = options.has_labels
-                         ? labels.read(label_of(checked_utf8(fields[label], options, place), options), place)
-                         : labels.none();
-    example.file = file;
-    example.line = place.line;
-    dataset.examples.push_back(std::move(example));
+    examples.add(SeparatedRecord(header, header_place, fields, place, examples.options()), place.line);
   }
 }
 

@@ -120,6 +120,44 @@ TEST(PretrainedFolder, IsTheFolderOrTheSnapshotInTheCache) {
   unsetenv("HF_HUB_CACHE");
 }
 
+TEST(HubDatasetPath, IsTheSnapshotInTheCacheAndTheRest) {
+  const TempFolder folder;
+  ASSERT_EQ(setenv("HF_HUB_CACHE", folder.path().c_str(), 1), 0);
+  folder.write("datasets--user--name/refs/main", "abc123");
+  folder.write("datasets--user--name/snapshots/abc123/a.jsonl", "");
+  const auto path = hub_dataset_path("hf://datasets/user/name/data/train-*.parquet");
+  ASSERT_TRUE(path.has_value());
+  EXPECT_EQ(path->folder, folder.path() / "datasets--user--name/snapshots/abc123");
+  EXPECT_EQ(path->file, "data/train-*.parquet");
+  EXPECT_EQ(path->fetch_command, "hf download user/name --repo-type dataset");
+  EXPECT_EQ(hub_dataset_path("hf://datasets/user/name")->file, "");
+  EXPECT_EQ(hub_dataset_path("user/name/data.parquet"), std::nullopt);
+  // $HF_HOME counts where $HF_HUB_CACHE is not set.
+  unsetenv("HF_HUB_CACHE");
+  ASSERT_EQ(setenv("HF_HOME", folder.path().c_str(), 1), 0);
+  folder.write("hub/datasets--user--other/refs/main", "1");
+  folder.write("hub/datasets--user--other/snapshots/1/a.jsonl", "");
+  EXPECT_EQ(hub_dataset_path("hf://datasets/user/other/a.jsonl")->folder,
+            folder.path() / "hub/datasets--user--other/snapshots/1");
+  for (const char* bad : {"hf://", "hf://datasets/", "hf://datasets/name", "hf://datasets//name/x",
+                          "hf://models/user/name/x", "hf://datasets/user/na me/x", "hf://datasets/../name/x"}) {
+    try {
+      (void)hub_dataset_path(bad);
+      FAIL() << bad;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kUsage);
+      EXPECT_NE(std::string(error.what()).find("names no data set"), std::string::npos) << error.what();
+    }
+  }
+  try {
+    (void)hub_dataset_path("hf://datasets/user/name/x");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.hint(), "fetch it with: hf download user/name --repo-type dataset");
+  }
+  unsetenv("HF_HOME");
+}
+
 TEST(Fault, StrikesTheNamedRankAtTheNamedNumberOnly) {
   ASSERT_EQ(setenv("DTRAIN_FAULT", "rank=1 point=step at=3 kind=throw", 1), 0);
   set_up_faults(0);

@@ -1,76 +1,19 @@
 // The readers: what they read, and what they say about files that cannot be used.
-#include "datasets/readers/raw_dataset.h"
-
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <zlib.h>
 
-#include "core/error.h"
-#include "core/file.h"
-#include "tests/support/temp_folder.h"
+#include "tests/unit/datasets/readers_fixture.h"
 
 namespace dtrain {
 namespace {
 
+using test::gzip;
+using test::Readers;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-
-// One gzip member.
-std::string gzip(std::string_view bytes) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  std::string packed(deflateBound(&stream, bytes.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  stream.avail_out = static_cast<uInt>(packed.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  packed.resize(stream.total_out);
-  deflateEnd(&stream);
-  return packed;
-}
-
-class Readers : public ::testing::Test {
- protected:
-  test::TempFolder folder_;
-  ReaderOptions options_;
-
-  RawDataset read(std::string_view name, std::string_view bytes) {
-    options_.path = folder_.write(name, bytes);
-    return read_raw_dataset(options_);
-  }
-  std::vector<std::string> texts(const RawDataset& dataset) {
-    std::vector<std::string> all;
-    for (const RawExample& example : dataset.examples) all.push_back(example.text);
-    return all;
-  }
-  std::vector<double> labels(const RawDataset& dataset) {
-    std::vector<double> all;
-    for (const RawExample& example : dataset.examples)
-      all.insert(all.end(), example.labels.begin(), example.labels.end());
-    return all;
-  }
-  // Reading fails with this code and a message that holds all parts.
-  void expect_error(ExitCode code, std::string_view name, std::string_view bytes,
-                    const std::vector<std::string>& parts) {
-    options_.path = folder_.write(name, bytes);
-    expect_error(code, parts);
-  }
-  void expect_error(ExitCode code, const std::vector<std::string>& parts) {
-    try {
-      const RawDataset dataset = read_raw_dataset(options_);
-      ADD_FAILURE() << options_.path << " was read: " << dataset.examples.size() << " examples";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), code) << error.what();
-      for (const std::string& part : parts) EXPECT_THAT(error.what(), HasSubstr(part));
-      EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << "one line: " << error.what();
-    }
-  }
-};
 
 TEST_F(Readers, JsonLines) {
   // A byte order mark, CRLF, other columns, escapes, U+0085 and U+2028 inside a text, no newline at the end.
@@ -325,13 +268,17 @@ TEST_F(Readers, FolderPerClassThatCannotBeUsed) {
 TEST_F(Readers, PathsAndFormats) {
   options_.path = folder_.path() / "nowhere.jsonl";
   expect_error(ExitCode::kUsage, {"nowhere.jsonl"});
-  expect_error(ExitCode::kUsage, "data.parquet", "x", {"data.parquet", "format"});
+  expect_error(ExitCode::kUsage, "data.arrow", "x", {"data.arrow", "format"});
+  expect_error(ExitCode::kUsage, "data.parquet.gz", "x", {"data.parquet.gz", "format"});
   options_.path = folder_.path();
   options_.format = DataFormat::kCsv;
   expect_error(ExitCode::kUsage, {"is a folder"});
   options_.format = parse_data_format("tsv");
   EXPECT_THAT(texts(read("reviews.txt", "text\tlabel\nx\t1\n")), ElementsAre("x"));
-  EXPECT_THROW((void)parse_data_format("parquet"), Error);
+  options_.format = DataFormat::kFolder;
+  expect_error(ExitCode::kUsage, "reviews.txt", "x", {"is a file"});
+  EXPECT_EQ(parse_data_format("parquet"), DataFormat::kParquet);
+  EXPECT_THROW((void)parse_data_format("arrow"), Error);
 }
 
 TEST_F(Readers, TheSampleOfReviews) {
