@@ -112,8 +112,8 @@ bool wants_tensorboard(const TrainingConfig& training) {
 }
 
 std::vector<std::shared_ptr<Callback>> make_callbacks(const TrainConfig& config, const Model& model,
-                                                      const fs::path& folder) {
-  std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl"),
+                                                      const fs::path& folder, HostComm& host) {
+  std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl", &host),
                                                       std::make_shared<LogPrinter>()};
   if (wants_tensorboard(config.training)) {
     const char* logging_dir = std::getenv("TENSORBOARD_LOGGING_DIR");
@@ -154,7 +154,7 @@ ExitCode train(const TrainConfig& config, const Arguments& arguments, MpiSession
   parts.eval_data = inputs.eval_data;
   parts.collator = inputs.collator;
   parts.metrics = make_metrics(config, inputs);
-  parts.callbacks = make_callbacks(config, *inputs.model, folder.path());
+  parts.callbacks = make_callbacks(config, *inputs.model, folder.path(), host);
   parts.tokenizer_files = inputs.tokenizer_files;
   parts.world = world;
   parts.host = &host;
