@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "trainer/report/html.h"
 
@@ -12,6 +12,9 @@ namespace {
 
 constexpr double kSize = 1000;           // of the coordinates, both ways
 constexpr std::size_t kDottedUpTo = 60;  // a line of no more points shows each as a dot
+constexpr std::size_t kRoughFrom = 300;  // a line of more points is drawn faintly, and the means of its parts on it
+constexpr std::size_t kMeans = 100;
+constexpr std::size_t kDenseFrom = 100;  // bars, which would be too thin for an edge of their own
 constexpr std::size_t kColours = 6;      // of the page's style sheet
 
 double x_of(double step, const Axis& steps) { return kSize * std::clamp(steps.position(step), -1.0, 2.0); }
@@ -83,9 +86,9 @@ std::string description_of(const std::vector<Series>& lines) {
       continue;
     }
     text += fmt::format("{}: {} values, smallest {} at step {}, largest {} at step {}, last {} at step {}. ", line.name,
-                        line.values.size(), number_text(line.values[found.low]), number_text(line.steps[found.low], 9),
-                        number_text(line.values[found.high]), number_text(line.steps[found.high], 9),
-                        number_text(line.values[found.last]), number_text(line.steps[found.last], 9));
+                        line.values.size(), number_text(line.values[found.low]), count_text(line.steps[found.low]),
+                        number_text(line.values[found.high]), count_text(line.steps[found.high]),
+                        number_text(line.values[found.last]), count_text(line.steps[found.last]));
   }
   if (text.ends_with(' ')) text.pop_back();
   return text;
@@ -101,7 +104,7 @@ std::string last_values(const std::vector<Series>& lines) {
     text += fmt::format("{}{} {}", text.empty() ? "" : " · ", line.name, number_text(line.values[found.last], 4));
     step = std::max(step, line.steps[found.last]);
   }
-  return text.empty() ? "no number was logged" : fmt::format("step {}: {}", number_text(step, 9), text);
+  return text.empty() ? "no number was logged" : fmt::format("step {}: {}", count_text(step), text);
 }
 
 std::string legend_entry(const std::string& swatch, const std::string& name) {
@@ -127,9 +130,12 @@ std::string tick_labels(const Axis& axis, const char* edge) {
 // What both kinds of chart have around their marks.
 std::string figure(const std::string& title, const std::string& unit, const std::vector<Series>& lines,
                    const std::string& legend, const std::string& marks, const Axis& steps, const Axis& values,
-                   int number, bool wide) {
-  const std::string scale = values.logarithmic ? "logarithmic scale" : "";
-  const std::string note = unit.empty() ? scale : scale.empty() ? unit : fmt::format("{}, {}", unit, scale);
+                   int number, bool wide, bool has_means) {
+  std::vector<std::string> notes;
+  if (!unit.empty()) notes.push_back(unit);
+  if (values.logarithmic) notes.emplace_back("logarithmic scale");
+  if (has_means) notes.emplace_back("means on faint values");
+  const std::string note = fmt::format("{}", fmt::join(notes, ", "));
   return fmt::format(
       R"(<figure class="chart{wide}">
 <figcaption>{title} <small>{note}</small></figcaption>
@@ -174,6 +180,7 @@ std::string line_chart_html(const LineChart& chart, const Axis& steps, int numbe
   const Axis values = chart.may_be_logarithmic ? spread_axis(all, chart.from_zero) : value_axis(all, chart.from_zero);
   std::string marks;
   std::string legend;
+  bool has_means = false;
   if (chart.best_step) {
     const std::string x = coordinate(x_of(*chart.best_step, steps));
     marks += fmt::format(R"(<path class="best" d="M{} 0V1000"/>)", x);
@@ -181,8 +188,14 @@ std::string line_chart_html(const LineChart& chart, const Axis& steps, int numbe
   for (std::size_t i = 0; i < chart.lines.size(); ++i) {
     const Series line = at_indices(chart.lines[i], sample_for_display(chart.lines[i].values, kPointsOfLine));
     const std::size_t colour = i % kColours;
-    marks += fmt::format(R"(<path class="line c{}"{} d="{}"/>)", colour, data_attributes(line),
-                         path_of(line, steps, values));
+    const bool is_rough = chart.lines[i].values.size() > kRoughFrom;
+    marks += fmt::format(R"(<path class="line{} c{}"{} d="{}"/>)", is_rough ? " faint" : "", colour,
+                         data_attributes(line), path_of(line, steps, values));
+    if (is_rough) {
+      has_means = true;
+      marks += fmt::format(R"(<path class="line c{}" d="{}"/>)", colour,
+                           path_of(means_of(chart.lines[i], kMeans), steps, values));
+    }
     if (line.values.size() <= kDottedUpTo) {
       marks += fmt::format(R"(<path class="dots c{}" d="{}"/>)", colour, dots_of(line, steps, values));
     }
@@ -192,9 +205,9 @@ std::string line_chart_html(const LineChart& chart, const Axis& steps, int numbe
   }
   if (chart.best_step) {
     legend += legend_entry(R"(<path class="best" d="M12 0V10"/>)",
-                           fmt::format("best: step {}", number_text(*chart.best_step, 9)));
+                           fmt::format("best: step {}", count_text(*chart.best_step)));
   }
-  return figure(chart.title, chart.unit, chart.lines, legend, marks, steps, values, number, chart.wide);
+  return figure(chart.title, chart.unit, chart.lines, legend, marks, steps, values, number, chart.wide, has_means);
 }
 
 std::string stacked_chart_html(const StackedChart& chart, const Axis& steps, int number) {
@@ -225,10 +238,12 @@ std::string stacked_chart_html(const StackedChart& chart, const Axis& steps, int
       bottom = fmt::format("L{} {}H{}", right, low, left) + bottom;
     }
     const std::size_t colour = p % kColours;
-    marks += fmt::format(R"(<path class="area c{}"{} d="{}{}Z"/>)", colour, data_attributes(part), top, bottom);
+    marks += fmt::format(R"(<path class="area{} c{}"{} d="{}{}Z"/>)", shown.size() > kDenseFrom ? " dense" : "", colour,
+                         data_attributes(part), top, bottom);
     legend += legend_entry(fmt::format(R"(<path class="area c{}" d="M4 0H20V10H4Z"/>)", colour), part.name);
   }
-  return figure(chart.title, chart.unit, chart.parts, legend, marks, steps, values, number, /*wide=*/false);
+  return figure(chart.title, chart.unit, chart.parts, legend, marks, steps, values, number, /*wide=*/false,
+                /*has_means=*/false);
 }
 
 }  // namespace dtrain

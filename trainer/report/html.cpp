@@ -70,6 +70,10 @@ std::string number_text(double value, int digits) {
   return fmt::format("{:.{}g}", value, digits);
 }
 
+std::string count_text(double value) {
+  return std::abs(value) < 1e15 ? grouped(fmt::format("{:.0f}", value)) : number_text(value);
+}
+
 std::string exact_text(double value) { return std::isfinite(value) ? fmt::format("{}", value) : number_text(value); }
 
 std::string tick_text(double value, double step) {

@@ -12,7 +12,10 @@ namespace dtrain {
 // "0.6931", "1.2e-05", "12,345": at most `digits` significant ones, none of them useless. NaN: "not a number".
 [[nodiscard]] std::string number_text(double value, int digits = 5);
 
-// The same without loss: reading it gives `value` again.
+// A whole number: "12,345".
+[[nodiscard]] std::string count_text(double value);
+
+// Without loss: reading it gives `value` again.
 [[nodiscard]] std::string exact_text(double value);
 
 // A tick of an axis: as many decimals as its neighbours at `step` need, and "12k" for 12,000.

@@ -35,10 +35,10 @@ small, .quiet { color: var(--quiet); font-size: .85rem; font-weight: normal; }
 figcaption { font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: 0 1rem; list-style: none; margin: 0; padding: 0; font-size: .85rem; }
 .swatch { width: 24px; height: 10px; margin-right: .35rem; overflow: visible; }
-.plot { display: grid; grid-template: 1fr auto / 3.4rem 1fr; flex: 1; margin: .7rem .9rem 0 0; font-size: .75rem; color: var(--quiet);
+.plot { display: grid; grid-template-columns: 3.4rem 1fr; margin: .7rem .9rem 0 0; font-size: .75rem; color: var(--quiet);
   font-variant-numeric: tabular-nums; }
-.plot > svg { width: 100%; height: 100%; min-height: 11rem; overflow: visible; display: block; touch-action: pan-y; }
-.wide .plot > svg { min-height: 16rem; }
+.plot > svg { width: 100%; height: 11rem; overflow: visible; display: block; touch-action: pan-y; }
+.wide .plot > svg { height: 16rem; }
 .values { position: relative; overflow-wrap: normal; }
 .values span { position: absolute; right: .5rem; transform: translateY(50%); white-space: nowrap; line-height: 1; }
 .steps { grid-column: 1 / -1; position: relative; height: 1.7rem; margin-left: 3.4rem; overflow-wrap: normal; }
@@ -48,6 +48,7 @@ figcaption { font-weight: 600; }
 path { fill: none; }
 .grid { stroke: var(--grid); }
 .line { stroke-width: 1.8; stroke-linejoin: round; }
+.line.faint { stroke-width: 1; stroke-dasharray: none; opacity: .4; }
 .dots { stroke-width: 5.5; stroke-linecap: round; }
 .best { stroke: var(--quiet); stroke-dasharray: 2 3; stroke-width: 1.5; }
 .cursor { stroke: var(--quiet); }
@@ -55,7 +56,7 @@ path { fill: none; }
 .line.c4 { stroke-dasharray: 12 4; } .line.c5 { stroke-dasharray: 4 2; }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); } .c3 { stroke: var(--c3); }
 .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); }
-.area { stroke: var(--card); stroke-width: 1; }
+.area:not(.dense) { stroke: var(--card); } .area { stroke-width: 1; }
 .area.c0 { fill: var(--c0); } .area.c1 { fill: var(--c1); } .area.c2 { fill: var(--c2); } .area.c3 { fill: var(--c3); }
 .area.c4 { fill: var(--c4); } .area.c5 { fill: var(--c5); }
 .readout { margin: .2rem 0 0; font-size: .85rem; color: var(--quiet); font-variant-numeric: tabular-nums; }

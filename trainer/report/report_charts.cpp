@@ -110,23 +110,25 @@ class Charts {
 
   // Those between -1 and 1 share charts; others have scales of their own.
   void add_metrics() {
-    LineChart shared{.title = "Metrics", .best_step = best_};
+    std::vector<LineChart> charts;
+    std::vector<LineChart> own;
     for (const std::string& key : metric_keys(log_)) {
       if (key.ends_with("loss")) continue;
       Series series = evaluation_series(log_, key, short_metric_name(key));
       const bool is_small = std::all_of(series.values.begin(), series.values.end(),
                                         [](double v) { return std::isnan(v) || std::abs(v) <= 1; });
       if (!is_small) {
-        add({.title = series.name, .lines = {series}, .may_be_logarithmic = true, .best_step = best_});
+        own.push_back({.title = series.name, .lines = {series}, .may_be_logarithmic = true, .best_step = best_});
         continue;
       }
-      if (shared.lines.size() == kLinesOfChart) {
-        add(shared);
-        shared.lines.clear();
+      if (charts.empty() || charts.back().lines.size() == kLinesOfChart) {
+        charts.push_back({.title = "Metrics", .best_step = best_});
       }
-      shared.lines.push_back(std::move(series));
+      charts.back().lines.push_back(std::move(series));
     }
-    add(std::move(shared));
+    for (const std::vector<LineChart>& group : {charts, own}) {
+      for (const LineChart& chart : group) add(chart);
+    }
   }
 
   void add_throughput() {

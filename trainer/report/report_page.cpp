@@ -114,8 +114,8 @@ std::string step_card(const RunFiles& run) {
     if (!series.steps.empty()) step = std::max(step, series.steps.back());
   }
   const auto epoch = run.log.summary.find("epoch");
-  return card("steps", number_text(step, 9),
-              (run.max_steps ? fmt::format("of {}", number_text(static_cast<double>(*run.max_steps), 9)) : "") +
+  return card("steps", count_text(step),
+              (run.max_steps ? fmt::format("of {}", count_text(static_cast<double>(*run.max_steps))) : "") +
                   (epoch == run.log.summary.end() ? "" : fmt::format(" · epoch {}", number_text(epoch->second, 4))));
 }
 
@@ -159,24 +159,22 @@ std::string cards(const RunFiles& run) {
     if (found == results.end() || shown == kMostCards) continue;
     ++shown;
     list += card("eval " + short_metric_name(key), data_value(found->second),
-                 has_results ? "final model" : fmt::format("step {}", number_text(run.log.evaluations.back().step, 9)));
+                 has_results ? "final model" : fmt::format("step {}", count_text(run.log.evaluations.back().step)));
   }
   return list + speed_cards(run.log) + "</dl>\n";
 }
 
 std::string evaluation_row(const EvaluationRow& row, const std::vector<std::string>& keys, bool is_best) {
   std::string cells = fmt::format(R"(<tr{}><th scope="row">{}{}</th>)", is_best ? " class=\"marked\"" : "",
-                                  number_text(row.step, 9), is_best ? " best" : "");
-  const auto cell = [&](double value) { cells += fmt::format("<td>{}</td>", data_value(value)); };
+                                  count_text(row.step), is_best ? " best" : "");
+  const auto cell = [&](std::optional<double> value) {
+    cells += fmt::format("<td>{}</td>", value ? data_value(*value) : "–");
+  };
   cell(row.epoch);
   cell(row.train_loss);
   for (const std::string& key : keys) {
     const auto found = row.values.find(key);
-    if (found == row.values.end()) {
-      cells += "<td>–</td>";
-    } else {
-      cell(found->second);
-    }
+    cell(found == row.values.end() ? std::nullopt : std::optional(found->second));
   }
   return cells + "</tr>\n";
 }

@@ -90,7 +90,7 @@ class LogReader {
   // Several data sets evaluated at one step are one row.
   void add_evaluation(double step, const OrderedJson& record) {
     if (log_.evaluations.empty() || log_.evaluations.back().step != step) {
-      log_.evaluations.push_back({.step = step, .epoch = kNotANumber, .train_loss = train_loss_, .values = {}});
+      log_.evaluations.push_back({.step = step, .epoch = std::nullopt, .train_loss = train_loss_, .values = {}});
     }
     EvaluationRow& row = log_.evaluations.back();
     for (const auto& [key, value] : record.items()) {
@@ -117,7 +117,7 @@ class LogReader {
   RunLog log_;
   std::map<std::string, std::size_t> index_;
   std::map<std::string, bool> metrics_;
-  double train_loss_ = kNotANumber;
+  std::optional<double> train_loss_;
   std::size_t left_out_ = 0;
 };
 

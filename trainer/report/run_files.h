@@ -20,8 +20,8 @@ namespace dtrain {
 // The evaluations of one step. NaN: not a number in the log.
 struct EvaluationRow {
   double step = 0;
-  double epoch = 0;
-  double train_loss = 0;                 // the last one logged before
+  std::optional<double> epoch;
+  std::optional<double> train_loss;      // the last one logged before
   std::map<std::string, double> values;  // by "eval_..." key
 };
 

@@ -81,6 +81,24 @@ Series at_indices(const Series& series, std::span<const std::size_t> indices) {
   return sampled;
 }
 
+Series means_of(const Series& series, std::size_t buckets) {
+  Series means{.name = series.name, .steps = {}, .values = {}};
+  const std::size_t count = series.values.size();
+  for (std::size_t bucket = 0; bucket < buckets; ++bucket) {
+    const std::size_t first = count * bucket / buckets;
+    const std::size_t end = count * (bucket + 1) / buckets;
+    double sum = 0;
+    double numbers = 0;
+    for (std::size_t i = first; i < end; ++i) {
+      if (!std::isfinite(series.values[i])) continue;
+      sum += series.values[i];
+      ++numbers;
+    }
+    if (end > first) means.add(series.steps[(first + end) / 2], sum / numbers);  // 0 / 0: NaN
+  }
+  return means;
+}
+
 double Axis::position(double value) const {
   if (logarithmic) return (std::log10(value) - std::log10(low)) / (std::log10(high) - std::log10(low));
   return (value - low) / (high - low);

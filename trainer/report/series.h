@@ -27,6 +27,10 @@ struct Series {
 // The elements of `series` at `indices`.
 [[nodiscard]] Series at_indices(const Series& series, std::span<const std::size_t> indices);
 
+// The means of `buckets` parts of the series, each at the step in the middle of its part; values that are no numbers
+// are left out, and a part without any is NaN.
+[[nodiscard]] Series means_of(const Series& series, std::size_t buckets);
+
 // An axis: its ends, which are among its ticks where `nice`, and the ticks with their text.
 struct Axis {
   struct Tick {
