@@ -11,9 +11,15 @@
 namespace dtrain {
 
 ExitCode run_report(const Arguments& arguments) {
-  const std::filesystem::path folder = expand_home(arguments.folder);
+  namespace fs = std::filesystem;
+  const fs::path folder = expand_home(arguments.folder);
   const RunFiles run = read_run_files(folder);
-  const std::filesystem::path path = arguments.out.empty() ? folder / "report.html" : expand_home(arguments.out);
+  const fs::path path = arguments.out.empty() ? folder / "report.html" : expand_home(arguments.out);
+  std::error_code ignored;
+  if (const fs::path parent = fs::absolute(path).parent_path(); !fs::is_directory(parent, ignored)) {
+    throw usage_error(fmt::format("--out {}: there is no folder {}", arguments.out, parent.string()),
+                      "create it, or name another file");
+  }
   replace_file(path, report_html(run));
   fmt::print("the report is in {}\n", path.string());
   std::fflush(stdout);

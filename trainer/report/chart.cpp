@@ -134,7 +134,7 @@ std::string figure(const std::string& title, const std::string& unit, const std:
   std::vector<std::string> notes;
   if (!unit.empty()) notes.push_back(unit);
   if (values.logarithmic) notes.emplace_back("logarithmic scale");
-  if (has_means) notes.emplace_back("means on faint values");
+  if (has_means) notes.emplace_back("bold: means");
   const std::string note = fmt::format("{}", fmt::join(notes, ", "));
   return fmt::format(
       R"(<figure class="chart{wide}">
@@ -237,12 +237,15 @@ std::string stacked_chart_html(const StackedChart& chart, const Axis& steps, int
       top += fmt::format("{}{} {}H{}", i == 0 ? "M" : "L", left, high, right);
       bottom = fmt::format("L{} {}H{}", right, low, left) + bottom;
     }
+    // From top to bottom: the edges of a thin bar show the colours of its tall parts, and the legend stands as they do.
     const std::size_t colour = p % kColours;
-    marks += fmt::format(R"(<path class="area{} c{}"{} d="{}{}Z"/>)", shown.size() > kDenseFrom ? " dense" : "", colour,
-                         data_attributes(part), top, bottom);
-    legend += legend_entry(fmt::format(R"(<path class="area c{}" d="M4 0H20V10H4Z"/>)", colour), part.name);
+    marks = fmt::format(R"(<path class="area{} c{}"{} d="{}{}Z"/>)", shown.size() > kDenseFrom ? " dense" : "", colour,
+                        data_attributes(part), top, bottom) +
+            marks;
+    legend = legend_entry(fmt::format(R"(<path class="area c{}" d="M4 0H20V10H4Z"/>)", colour), part.name) + legend;
   }
-  return figure(chart.title, chart.unit, chart.parts, legend, marks, steps, values, number, /*wide=*/false,
+  const std::vector<Series> from_top(chart.parts.rbegin(), chart.parts.rend());
+  return figure(chart.title, chart.unit, from_top, legend, marks, steps, values, number, /*wide=*/false,
                 /*has_means=*/false);
 }
 

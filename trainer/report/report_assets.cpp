@@ -48,7 +48,7 @@ figcaption { font-weight: 600; }
 path { fill: none; }
 .grid { stroke: var(--grid); }
 .line { stroke-width: 1.8; stroke-linejoin: round; }
-.line.faint { stroke-width: 1; stroke-dasharray: none; opacity: .4; }
+.line.faint { stroke-width: 1; stroke-dasharray: none; opacity: .55; }
 .dots { stroke-width: 5.5; stroke-linecap: round; }
 .best { stroke: var(--quiet); stroke-dasharray: 2 3; stroke-width: 1.5; }
 .cursor { stroke: var(--quiet); }

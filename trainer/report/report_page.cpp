@@ -146,7 +146,7 @@ std::string cards(const RunFiles& run) {
                                  ? short_metric_name(best_metric_name(run.config->training))
                                  : "metric";
     list += card("best " + name, data_value(*run.record->best_metric),
-                 run.record->best_step ? fmt::format("step {}", *run.record->best_step) : "");
+                 run.record->best_step ? "step " + count_text(static_cast<double>(*run.record->best_step)) : "");
   }
   const bool has_results = !run.final_evaluation.empty();
   const std::map<std::string, double> none;
