@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "configs/config_text.h"
 #include "configs/setting.h"
 #include "trainer/callbacks/progress_bar.h"
 #include "trainer/evaluation.h"
@@ -209,8 +210,6 @@ std::string evaluation_table(const RunFiles& run) {
   return table + "</tbody>\n</table>\n</div>\n";
 }
 
-std::string setting_text(const Json& value) { return value.is_null() ? "not set" : toml_text(value); }
-
 // One table a section: of the settings that differ from their defaults, or of all, with those marked.
 std::string settings_tables(const TrainConfig& config, bool all) {
   std::string tables;
@@ -222,7 +221,7 @@ std::string settings_tables(const TrainConfig& config, bool all) {
       if (setting.section != section.name || (is_default && !all)) continue;
       rows += fmt::format("<tr{}><th scope=\"row\">{}</th><td><code>{}</code></td></tr>\n",
                           all && !is_default ? " class=\"marked\"" : "", escape_html(setting.key),
-                          escape_html(setting_text(value)));
+                          escape_html(value.is_null() ? "not set" : value_text(setting, value)));
     }
     if (rows.empty()) continue;
     tables += fmt::format("<h3>{0}</h3>\n<div class=\"scroll settings\"><table><tbody>\n{1}</tbody></table></div>\n",
