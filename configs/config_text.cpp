@@ -10,13 +10,6 @@
 namespace dtrain {
 namespace {
 
-// Floats that are whole numbers are written without a fraction where the setting takes a number: "logging_steps = 500".
-std::string value_text(const Setting& setting, const Json& value) {
-  std::string text = toml_text(value);
-  if (setting.type == SettingType::kNumber && text.ends_with(".0")) text.resize(text.size() - 2);
-  return text;
-}
-
 // Not set: a default that the file cannot spell.
 bool is_left_out(const Setting& setting, const Json& value) {
   return value.is_null() || (setting.type == SettingType::kTable && value.empty()) ||
@@ -47,6 +40,12 @@ std::string by_section(const Line& line) {
 }
 
 }  // namespace
+
+std::string value_text(const Setting& setting, const Json& value) {
+  std::string text = toml_text(value);
+  if (setting.type == SettingType::kNumber && text.ends_with(".0")) text.resize(text.size() - 2);
+  return text;
+}
 
 std::string to_toml(const TrainConfig& config) {
   return by_section([&](const Setting& setting) -> std::string {

@@ -12,6 +12,10 @@
 
 namespace dtrain {
 
+// A value of `setting` as TOML; null is "". Floats that are whole numbers are written without a fraction where the
+// setting takes a number: "logging_steps = 500".
+[[nodiscard]] std::string value_text(const Setting& setting, const Json& value);
+
 // The resolved file: every setting that has a value. load_config reads it back to an equal TrainConfig.
 [[nodiscard]] std::string to_toml(const TrainConfig& config);
 

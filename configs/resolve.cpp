@@ -157,6 +157,10 @@ class Resolver {
     if (training.max_steps == 0) {
       fail({"training.max_steps"}, "0 steps would train nothing", "-1 leaves the number of steps to num_train_epochs");
     }
+    const std::vector<std::string>& reports = training.report_to;
+    if (reports.size() > 1 && std::find(reports.begin(), reports.end(), "none") != reports.end()) {
+      fail({"training.report_to"}, "\"none\" cannot stand beside others", "remove \"none\", or everything else");
+    }
     if (training.dataloader_prefetch_factor && training.dataloader_num_workers == 0) {
       fail({"training.dataloader_prefetch_factor"}, "needs dataloader_num_workers > 0",
            "set training.dataloader_num_workers = 1, or remove dataloader_prefetch_factor");

@@ -15,7 +15,8 @@
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 6> kCommands = {"train", "evaluate", "predict", "config", "doctor", "help"};
+constexpr std::array<std::string_view, 7> kCommands = {"train",  "evaluate", "predict", "report",
+                                                       "config", "doctor",   "help"};
 constexpr std::array<std::string_view, 9> kOptions = {"--set",        "--bind",     "--model", "--data",   "--out",
                                                       "--unlabelled", "--markdown", "--help",  "--version"};
 // Those with a value in the next word.
@@ -114,6 +115,9 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   CLI::App* predict = app.add_subcommand("predict");
   predict->add_flag("--unlabelled", parsed.unlabelled);
   add_uses_of_model(predict);
+  CLI::App* report = app.add_subcommand("report");
+  CLI::Option* report_folder = report->add_option("folder", parsed.folder);
+  report->add_option("--out", parsed.out);
   CLI::App* config = app.add_subcommand("config");
   CLI::Option* config_file = config->add_option("file", parsed.file);
   config->add_flag("--markdown", parsed.markdown);
@@ -134,11 +138,15 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   if (*train) parsed.command = Arguments::Command::kTrain;
   if (*evaluate) parsed.command = Arguments::Command::kEvaluate;
   if (*predict) parsed.command = Arguments::Command::kPredict;
+  if (*report) parsed.command = Arguments::Command::kReport;
   if (*config) parsed.command = Arguments::Command::kConfig;
   if (*doctor) parsed.command = Arguments::Command::kDoctor;
   if (*help) parsed.command = Arguments::Command::kHelp;
   if (*config && !parsed.markdown && config_file->empty()) {
     throw usage_error("config: no configuration file", "dtrain config FILE.toml prints the resolved file");
+  }
+  if (*report && report_folder->empty()) {
+    throw usage_error("report: no folder", "dtrain report FOLDER, where FOLDER is the output_dir of a run");
   }
   return parsed;
 }
@@ -156,6 +164,7 @@ Commands
   dtrain FILE.toml             train (also: dtrain train FILE.toml)
   dtrain evaluate FILE.toml    loss and metrics of the trained model (output_dir) on data.eval
   dtrain predict FILE.toml     its prediction for every example of data.eval, as JSON Lines
+  dtrain report FOLDER         the run in this output_dir as one HTML page: charts, evaluations, settings
   dtrain config FILE.toml      print the resolved settings and where each value comes from; trains nothing
   dtrain config --markdown     print the page about all settings (docs/settings.md)
   dtrain doctor [FOLDER]       check this machine or job: MPI, devices, cores, sums over ranks, disk
@@ -167,7 +176,8 @@ Options
                                none: leave cores as mpirun or srun set them
   --model FOLDER               evaluate, predict: another model: a checkpoint, or one of the Hub
   --data FILE                  evaluate, predict: other data than data.eval
-  --out FILE                   evaluate: write the results as JSON; predict: default predictions.jsonl in output_dir
+  --out FILE                   evaluate: write the results as JSON; predict: default predictions.jsonl in output_dir;
+                               report: default report.html in the folder
   --unlabelled                 predict: the data has no labels
   --version                    versions of dtrain and its libraries
   --help                       this text

@@ -9,18 +9,18 @@
 namespace dtrain {
 
 struct Arguments {
-  enum class Command { kTrain, kEvaluate, kPredict, kConfig, kDoctor, kHelp, kVersion };
+  enum class Command { kTrain, kEvaluate, kPredict, kReport, kConfig, kDoctor, kHelp, kVersion };
   Command command = Command::kTrain;
   std::string file;                    // of kTrain, kEvaluate, kPredict and kConfig
   std::vector<std::string> overrides;  // --set, in order
   BindMode bind = BindMode::kFair;
   std::string model;         // evaluate, predict: the folder of the model, "" for training.output_dir
   std::string data;          // evaluate, predict: the data, "" for data.eval
-  std::string out;           // evaluate, predict: the file to write, "" for the one in the model's folder
+  std::string out;           // evaluate, predict, report: the file to write, "" for the one in the folder
   bool unlabelled = false;   // predict: the data has no label column
   bool markdown = false;     // config: the page of all settings instead
   std::string section;       // help: the section whose settings to explain, "" for the general help
-  std::string folder = ".";  // doctor: where the disk is measured
+  std::string folder = ".";  // doctor: where the disk is measured; report: the run
 };
 
 // `arguments` without the name of the program. Throws Error(kUsage) for whatever it does not understand, with the

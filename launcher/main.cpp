@@ -16,6 +16,7 @@
 #include "launcher/doctor_command.h"
 #include "launcher/failure.h"
 #include "launcher/model_commands.h"
+#include "launcher/report_command.h"
 #include "launcher/train_command.h"
 #include "launcher/versions.h"
 #include "trainer/position.h"
@@ -36,6 +37,8 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
       return ExitCode::kDone;
     case Arguments::Command::kConfig:
       return first ? dtrain::run_config(arguments) : ExitCode::kDone;
+    case Arguments::Command::kReport:
+      return first ? dtrain::run_report(arguments) : ExitCode::kDone;
     case Arguments::Command::kDoctor:
       return dtrain::run_doctor(arguments, session);
     case Arguments::Command::kTrain:

@@ -1,12 +1,15 @@
 #include "launcher/train_command.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
 
 #include <fmt/ranges.h>
 
+#include "configs/config_text.h"
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -19,6 +22,7 @@
 #include "trainer/callbacks/log_printer.h"
 #include "trainer/callbacks/log_writer.h"
 #include "trainer/callbacks/progress_bar.h"
+#include "trainer/callbacks/tensorboard_writer.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/run_lock.h"
 #include "trainer/first_rank.h"
@@ -104,9 +108,23 @@ bool wants_progress_bar(const TrainingConfig& training) {
   return stderr_is_terminal() && training.log_level != "error" && training.log_level != "critical";
 }
 
-std::vector<std::shared_ptr<Callback>> make_callbacks(const TrainConfig& config, const fs::path& folder) {
-  std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl"),
+bool wants_tensorboard(const TrainingConfig& training) {
+  return std::any_of(training.report_to.begin(), training.report_to.end(),
+                     [](const std::string& name) { return name == "tensorboard" || name == "all"; });
+}
+
+std::vector<std::shared_ptr<Callback>> make_callbacks(const TrainConfig& config, const Model& model,
+                                                      const fs::path& folder, HostComm& host) {
+  std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl", &host),
                                                       std::make_shared<LogPrinter>()};
+  if (wants_tensorboard(config.training)) {
+    const char* logging_dir = std::getenv("TENSORBOARD_LOGGING_DIR");
+    callbacks.push_back(std::make_shared<TensorboardWriter>(
+        TensorboardOptions{.runs = folder / "runs",
+                           .folder = logging_dir == nullptr ? fs::path() : expand_home(logging_dir),
+                           .settings = to_toml(config),
+                           .model_config = model.config_json().dump(2)}));
+  }
   if (config.callbacks.early_stopping_patience) {
     const std::string metric = best_metric_name(config.training);
     callbacks.push_back(
@@ -138,7 +156,7 @@ ExitCode train(const TrainConfig& config, const Arguments& arguments, MpiSession
   parts.eval_data = inputs.eval_data;
   parts.collator = inputs.collator;
   parts.metrics = make_metrics(config, inputs);
-  parts.callbacks = make_callbacks(config, folder.path());
+  parts.callbacks = make_callbacks(config, *inputs.model, folder.path(), host);
   parts.tokenizer_files = inputs.tokenizer_files;
   parts.world = world;
   parts.host = &host;

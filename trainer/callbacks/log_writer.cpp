@@ -1,5 +1,7 @@
 #include "trainer/callbacks/log_writer.h"
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 #include <system_error>
 
@@ -43,12 +45,17 @@ void LogWriter::on_step_end(const TrainerState&, TrainerControl&, const StepRepo
 }
 
 void LogWriter::on_log(const TrainerState& state, TrainerControl&, const OrderedJson& record) {
-  if (!state.is_world_process_zero) return;
+  const bool is_training = record.contains("loss") && input_elements_ > 0;  // the same on all ranks
+  const OrderedJson balance = is_training && host_ != nullptr && host_->size() > 1 ? rank_seconds() : OrderedJson();
+  if (!state.is_world_process_zero) {
+    if (is_training) forget();
+    return;
+  }
   OrderedJson line = {{"step", state.global_step}};
   for (const auto& [key, value] : record.items()) {
     if (key != "step") line[key] = value;
   }
-  if (record.contains("loss") && input_elements_ > 0) {
+  if (is_training) {
     line["tokens"] = tokens_;
     line["input_elements"] = input_elements_;
     line["seconds"] = {{"data", spans_.data},
@@ -56,12 +63,34 @@ void LogWriter::on_log(const TrainerState& state, TrainerControl&, const Ordered
                        {"backward", spans_.backward},
                        {"reduce", spans_.reduce},
                        {"optimizer", spans_.optimizer}};
-    tokens_ = 0;
-    input_elements_ = 0;
-    spans_ = {};
+    if (!balance.is_null()) line["rank_seconds"] = balance;
+    forget();
   }
   if (!file_) file_ = std::make_unique<OutputFile>(path_, OutputFile::Mode::kAppend);  // evaluation without training
   file_->write(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+}
+
+OrderedJson LogWriter::rank_seconds() const {
+  const double mine = spans_.data + spans_.forward + spans_.backward + spans_.optimizer;
+  std::string bytes(sizeof mine, '\0');
+  std::memcpy(bytes.data(), &mine, sizeof mine);
+  double fastest = mine;
+  double slowest = mine;
+  double sum = 0;
+  for (const std::string& gathered : host_->all_gather("rank_seconds", bytes)) {
+    double each = 0;
+    std::memcpy(&each, gathered.data(), sizeof each);
+    fastest = std::min(fastest, each);
+    slowest = std::max(slowest, each);
+    sum += each;
+  }
+  return {{"fastest", fastest}, {"mean", sum / host_->size()}, {"slowest", slowest}};
+}
+
+void LogWriter::forget() {
+  tokens_ = 0;
+  input_elements_ = 0;
+  spans_ = {};
 }
 
 void LogWriter::on_train_end(const TrainerState&, TrainerControl&) {

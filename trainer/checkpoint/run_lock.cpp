@@ -24,9 +24,10 @@ namespace {
 constexpr std::string_view kLockName = ".lock";
 
 // What a run leaves at the root of output_dir besides checkpoint folders.
-constexpr std::array<std::string_view, 18> kOwnNames = {"run.json",
+constexpr std::array<std::string_view, 19> kOwnNames = {"run.json",
                                                         "log.jsonl",
                                                         "runs",
+                                                        "report.html",
                                                         "trainer_state.json",
                                                         "train_results.json",
                                                         "eval_results.json",

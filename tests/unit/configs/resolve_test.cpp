@@ -84,6 +84,11 @@ TEST(Resolve, PrefetchNeedsWorkers) {
   EXPECT_EQ(error_of(toml_with("dataloader_prefetch_factor = 2\ndataloader_num_workers = 1")), "");
 }
 
+TEST(Resolve, NoReportsStandAlone) {
+  EXPECT_THAT(error_of(toml_with("report_to = [\"none\", \"jsonl\"]")), HasSubstr("\"none\" cannot stand beside"));
+  EXPECT_EQ(error_of(toml_with("report_to = [\"jsonl\", \"tensorboard\"]")), "");
+}
+
 TEST(Resolve, LoadBestNeedsEqualStrategies) {
   EXPECT_THAT(
       error_of(toml_with_eval("load_best_model_at_end = true\neval_strategy = \"epoch\"")),

@@ -187,7 +187,7 @@ TEST(Settings, RefusesValuesOutOfRange) {
        "\"greedy\" is known to the Hugging Face Trainer, but not supported by dtrain"},
       {"optim = \"ademamix\"", "known to the Hugging Face Trainer"},
       {"train_sampling_strategy = \"group_by_length\"", "known to the Hugging Face Trainer"},
-      {"report_to = \"tensorboard\"", "known to the Hugging Face Trainer"},
+      {"report_to = \"wandb\"", "known to the Hugging Face Trainer"},
       {"report_to = [\"jsonl\", \"jsonl\"]", "contains \"jsonl\" twice"},
       {"average_tokens_across_devices = false", "dtrain supports only true"},
       {"output_dir = \"\"", "training.output_dir: is empty"},

@@ -69,6 +69,15 @@ TEST(Arguments, UsesOfAModel) {
   EXPECT_NE(refusal({"evaluate", "a.toml", "--unlabelled"}), "");
 }
 
+TEST(Arguments, Report) {
+  const Arguments report = parse_arguments({"report", "results/a", "--out", "a.html"});
+  EXPECT_EQ(report.command, Arguments::Command::kReport);
+  EXPECT_EQ(report.folder, "results/a");
+  EXPECT_EQ(report.out, "a.html");
+  EXPECT_THAT(refusal({"report"}), HasSubstr("no folder"));
+  EXPECT_NE(refusal({"report", "a", "--set", "a.b=1"}), "");
+}
+
 TEST(Arguments, MistakesNameTheNearestWord) {
   EXPECT_THAT(refusal({"trian"}), HasSubstr("did you mean train?"));
   EXPECT_THAT(refusal({"docter"}), HasSubstr("did you mean doctor?"));
