@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include <c10/core/CachingDeviceAllocator.h>
+
 #include "configs/group_settings.h"
 #include "core/error.h"
 #include "core/fault.h"
@@ -164,6 +166,7 @@ TrainOutcome Trainer::train() {
   if (config_.training.eval_on_start && state_.global_step == 0) (void)evaluate();
   const std::int64_t steps_per_epoch = arithmetic_.steps_per_epoch;
   std::int64_t first_micro_batch = state_.global_step % steps_per_epoch * config_.training.gradient_accumulation_steps;
+  if (config_.training.ignore_data_skip) first_micro_batch = 0;
   for (std::int64_t epoch = state_.global_step / steps_per_epoch;
        epoch < arithmetic_.epochs && !state_.control.should_training_stop && signal_ == 0; ++epoch) {
     train_epoch(epoch, first_micro_batch);
@@ -220,6 +223,10 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
   set_current_step(step);
   callbacks_.on_step_begin(state_, state_.control);
   fault_point("step", step);
+  if (config_.training.torch_empty_cache_steps && !parts_.device.is_cpu() &&
+      state_.global_step % *config_.training.torch_empty_cache_steps == 0) {
+    at::getDeviceAllocator(parts_.device.type())->emptyCache();
+  }
   const std::vector<double> learning_rates = learning_rates_->at(totals_.updates);
   const double learning_rate = learning_rates.front();  // what is logged
   const int received = parts_.received_signal ? parts_.received_signal() : 0;

@@ -69,3 +69,15 @@ def test_a_divided_optimizer_gives_the_same_files(optim, tmp_path, tiny_bert):
                 assert (whole / step / file).read_bytes() == (divided / step / file).read_bytes(), (ranks, step, file)
         mixed = train(f"mixed{ranks}", ranks, resume_from_checkpoint=str(divided / "checkpoint-2"))
         assert (mixed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_switches_for_gpus_change_nothing_on_the_cpu(tmp_path, tiny_bert):
+    texts = []
+    for name, training in (("plain", {}), ("switched", {"full_determinism": True, "torch_empty_cache_steps": 2})):
+        folder = tmp_path / name
+        folder.mkdir()
+        outcome = harness.run(harness.recipe(folder, tiny_bert, training={"max_steps": 3} | training))
+        assert outcome.code == 0, outcome.text
+        texts.append(outcome.text)
+    assert (tmp_path / "plain/out/model.safetensors").read_bytes() == (tmp_path / "switched/out/model.safetensors").read_bytes()
+    assert "full_determinism" in texts[1] and "full_determinism" not in texts[0]

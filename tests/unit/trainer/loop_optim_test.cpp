@@ -148,6 +148,30 @@ TEST(LoopShard, ResumingMaySwitchItOnAndOff) {
   }
 }
 
+std::vector<double> epochs(const TrainerState& state) {
+  std::vector<double> result;
+  for (const OrderedJson& record : state.log_history) {
+    if (record.contains("learning_rate")) result.push_back(record["epoch"].get<double>());
+  }
+  return result;
+}
+
+// Trainer._init_training_state and _run_epoch: the epoch in which the run stopped begins once more, steps are counted
+// on.
+TEST(LoopResumeOptions, IgnoreDataSkipBeginsTheEpochAgain) {
+  const TempFolder folder;
+  TrainConfig config = tiny_config(folder.path());
+  config.training.max_steps = 11;
+  config.training.resume_from_checkpoint = "latest";
+  config.training.ignore_data_skip = true;
+  const TinyRun run{.examples = 32};  // 4 steps an epoch
+  (void)train_tiny(config,
+                   {.examples = 32, .signal = [](int, std::int64_t asked) { return asked == 6 ? SIGUSR2 : 0; }});
+  const TinyResult resumed = train_tiny(config, run);
+  EXPECT_EQ(epochs(resumed.state), std::vector<double>({0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.25, 1.5, 1.75, 2, 2.25}));
+  EXPECT_EQ(resumed.state.global_step, 11);
+}
+
 std::string error_of(const TrainConfig& config) {
   try {
     (void)train_tiny(config, {.world_size = 2});
