@@ -71,7 +71,9 @@ class Checker {
       case SettingType::kStringList:
         return string_list();
       case SettingType::kTable:
-        return table();
+        return table(given_);
+      case SettingType::kTableList:
+        return table_list();
     }
     return given_;
   }
@@ -93,6 +95,8 @@ class Checker {
     } else if (setting_.type == SettingType::kInteger && given_.is_number_float() &&
                given_.get<double>() == std::trunc(given_.get<double>()) && std::abs(given_.get<double>()) < 1e15) {
       hint = fmt::format("write it without a fraction: {} = {:.0f}", setting_.key, given_.get<double>());
+    } else if (setting_.type == SettingType::kTableList) {
+      hint = fmt::format("write [[{}]] above the keys of each table", setting_.name());
     } else if (setting_.type == SettingType::kStringList) {
       hint = fmt::format("write {} = [\"one\", \"two\"]", setting_.key);
     }
@@ -207,12 +211,12 @@ class Checker {
   }
 
   // Tables hold extra arguments of other parts: names and plain values.
-  Json table() const {
-    Json object = given_;
-    if (given_.is_string()) {  // the Trainer takes such tables as JSON text too
-      object = Json::parse(given_.get<std::string>(), nullptr, /*allow_exceptions=*/false);
+  Json table(const Json& given) const {
+    Json object = given;
+    if (given.is_string()) {  // the Trainer takes such tables as JSON text too
+      object = Json::parse(given.get<std::string>(), nullptr, /*allow_exceptions=*/false);
       if (object.is_discarded()) {
-        fail(fmt::format("{} is not JSON", shown(given_)),
+        fail(fmt::format("{} is not JSON", shown(given)),
              fmt::format("write a table: {} = {{ name = 1 }}", setting_.key));
       }
     }
@@ -230,6 +234,16 @@ class Checker {
       }
     }
     return object;
+  }
+
+  Json table_list() const {
+    if (!given_.is_array()) fail_type();
+    Json list = Json::array();
+    for (const Json& item : given_) {
+      if (!item.is_object()) fail(fmt::format("needs a list of tables; {} is {}", shown(item), kind_of(item)));
+      list.push_back(table(item));
+    }
+    return list;
   }
 
   const Setting& setting_;

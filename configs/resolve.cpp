@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "configs/group_settings.h"
 #include "configs/load_config.h"
 #include "configs/metric_names.h"
 #include "configs/setting.h"
@@ -20,6 +21,11 @@ namespace {
 // Metrics of which less is better, by the end of their names.
 constexpr const char* kErrors[] = {"loss", "perplexity", "mse", "mae"};
 
+// Schedules that the evaluations drive, not the steps.
+bool follows_metric(const TrainingConfig& training) {
+  return training.lr_scheduler_type == "reduce_lr_on_plateau" || training.lr_scheduler_type == "greedy";
+}
+
 class Resolver {
  public:
   Resolver(TrainConfig& config, Origins& origins) : config_(config), origins_(origins) {}
@@ -30,7 +36,9 @@ class Resolver {
     check_metrics();
     check_data();
     check_training();
+    check_groups();
     check_strategies();
+    check_schedule();
     check_best_model();
   }
 
@@ -68,9 +76,10 @@ class Resolver {
       training.eval_steps = training.logging_steps;
       derived("training.eval_steps", "training.logging_steps");
     }
-    if (training.load_best_model_at_end && !training.metric_for_best_model) {
+    if ((training.load_best_model_at_end || follows_metric(training)) && !training.metric_for_best_model) {
       training.metric_for_best_model = "loss";
-      derived("training.metric_for_best_model", "training.load_best_model_at_end");
+      derived("training.metric_for_best_model",
+              training.load_best_model_at_end ? "training.load_best_model_at_end" : "training.lr_scheduler_type");
     }
     if (training.metric_for_best_model && !training.greater_is_better) {
       const std::string& metric = *training.metric_for_best_model;
@@ -164,6 +173,39 @@ class Resolver {
     if (training.dataloader_prefetch_factor && training.dataloader_num_workers == 0) {
       fail({"training.dataloader_prefetch_factor"}, "needs dataloader_num_workers > 0",
            "set training.dataloader_num_workers = 1, or remove dataloader_prefetch_factor");
+    }
+  }
+
+  void check_groups() const {
+    try {
+      (void)parameter_groups(config_.training.parameter_groups);
+    } catch (const Error& error) {
+      fail({"training.parameter_groups"}, error.what(), error.hint());
+    }
+  }
+
+  void check_schedule() const {
+    const TrainingConfig& training = config_.training;
+    if (!follows_metric(training)) return;
+    const std::string& name = training.lr_scheduler_type;
+    if (training.eval_strategy == "no") {
+      fail({"training.lr_scheduler_type", "training.eval_strategy"},
+           fmt::format("\"{}\" follows the evaluations, and eval_strategy is \"no\"", name),
+           "set training.eval_strategy to \"steps\" or \"epoch\"");
+    }
+    if (training.warmup_steps != 0) {
+      fail({"training.warmup_steps", "training.lr_scheduler_type"}, fmt::format("\"{}\" has no warm-up", name),
+           "remove warmup_steps, or choose another lr_scheduler_type");
+    }
+    // The Trainer would lower the rate as a metric that should grow does so.
+    const auto mode = training.lr_scheduler_kwargs.find("mode");
+    const std::string given = mode != training.lr_scheduler_kwargs.end() && mode->is_string() ? *mode : Json("min");
+    const std::string wanted = *training.greater_is_better ? "max" : "min";
+    if (given != wanted && (given == "min" || given == "max")) {
+      fail({"training.lr_scheduler_kwargs", "training.metric_for_best_model", "training.lr_scheduler_type"},
+           fmt::format("mode \"{}\" of \"{}\" contradicts greater_is_better = {}", given, name,
+                       *training.greater_is_better),
+           fmt::format("set training.lr_scheduler_kwargs = {{ mode = \"{}\" }}", wanted));
     }
   }
 

@@ -71,6 +71,8 @@ constexpr SettingType type_of() {
     return SettingType::kString;
   } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
     return SettingType::kStringList;
+  } else if constexpr (std::is_same_v<T, std::vector<Json>>) {
+    return SettingType::kTableList;
   } else {
     static_assert(std::is_same_v<T, Json>, "settings.def: a type that no setting can have");
     return SettingType::kTable;
@@ -178,6 +180,8 @@ std::string describe_type(const Setting& setting) {
       return "list of strings";
     case SettingType::kTable:
       return "table";
+    case SettingType::kTableList:
+      return "list of tables";
   }
   return "";
 }

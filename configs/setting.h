@@ -1,6 +1,6 @@
 // Setting: one row of configs/settings.def as data, so that reading, writing, checking and documenting are loops over
-// rows. Values travel as Json: null (an optional that is not set), boolean, integer, float, string, array of strings,
-// or object. Thread-safe: the table is built once and never changes.
+// rows. Values travel as Json: null (an optional that is not set), boolean, integer, float, string, array of strings
+// or of objects, or object. Thread-safe: the table is built once and never changes.
 #pragma once
 
 #include <functional>
@@ -13,7 +13,7 @@
 
 namespace dtrain {
 
-enum class SettingType { kBool, kInteger, kNumber, kString, kStringList, kTable };
+enum class SettingType { kBool, kInteger, kNumber, kString, kStringList, kTable, kTableList };
 
 // What resuming a run demands of a setting; see configs/settings.def.
 enum class SettingClass { kIdentity, kSchedule, kRuntime };

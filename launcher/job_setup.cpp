@@ -1,5 +1,6 @@
 #include "launcher/job_setup.h"
 
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -38,6 +39,19 @@ void log_devices(const World& world, HostComm& host, const ChosenDevice& device,
   for (std::size_t rank = 0; rank < all.size(); ++rank) log::info("rank {} on {}", rank, all[rank]);
 }
 
+// What torch.use_deterministic_algorithms and transformers.enable_full_determinism switch. cuBLAS reads the variable
+// when it starts, which is later.
+void use_deterministic_algorithms(const c10::Device& device) {
+  if (device.is_cpu()) {
+    log::info("full_determinism: nothing to do on the CPU, where sums have one order anyway");
+    return;
+  }
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8", /*replace=*/0);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicCuDNN(true);
+  at::globalContext().setBenchmarkCuDNN(false);
+}
+
 }  // namespace
 
 TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host) {
@@ -62,6 +76,7 @@ JobDevice set_up_device(const TrainingConfig& training, const Arguments& argumen
   at::set_num_threads(share.threads);
   at::globalContext().setFlushDenormal(true);
   if (device.device.is_cpu()) cpu::use_block_cache();
+  if (training.full_determinism) use_deterministic_algorithms(device.device);
   log_devices(world, session.host(), device, share);
   return {device.device, share.threads};
 }

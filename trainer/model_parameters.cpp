@@ -4,6 +4,8 @@
 #include <set>
 #include <string>
 
+#include "core/error.h"
+
 namespace dtrain {
 namespace {
 
@@ -24,6 +26,21 @@ bool is_embedding_table(const std::string& name) {
 }
 
 }  // namespace
+
+void freeze_parameters(const Model& model, const std::vector<std::string>& patterns) {
+  if (patterns.empty()) return;
+  const auto parameters = model.named_parameters();
+  std::vector<std::string> names;
+  for (const auto& entry : parameters) names.push_back(model.stored_name(entry.key()));
+  const std::vector<bool> frozen = matching_names(patterns, names, "training.freeze");
+  if (std::find(frozen.begin(), frozen.end(), false) == frozen.end()) {
+    throw usage_error("training.freeze: every parameter is frozen, so there is nothing to train",
+                      "leave a part of the model out of it, for example \"classifier.*\"");
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (frozen[i]) parameters[i].value().set_requires_grad(false);
+  }
+}
 
 std::vector<NamedParameter> optimizer_parameters(const Model& model) {
   const std::set<std::string> layer_norm = layer_norm_parameters(model);

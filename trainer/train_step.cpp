@@ -115,8 +115,8 @@ Batch to_device(const Batch& batch, c10::Device device) {
   return moved;
 }
 
-StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate,
-                          int signal) {
+StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t step,
+                          std::span<const double> learning_rates, int signal) {
   StepResult result;
   Stopwatch watch;
   const auto lap = [&](double& span) {
@@ -186,7 +186,7 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   }
   lap(result.spans.reduce);
   result.updated = scaled ? parts_.scaler.update(finite) : finite;
-  if (result.updated) parts_.optimizer.step(learning_rate, clip_coefficient(norm, options_.max_grad_norm) / scale);
+  if (result.updated) parts_.optimizer.step(learning_rates, clip_coefficient(norm, options_.max_grad_norm) / scale);
   lap(result.spans.optimizer);
   return result;
 }

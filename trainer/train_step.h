@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <c10/core/Device.h>
@@ -54,12 +55,12 @@ class TrainStep {
  public:
   TrainStep(StepParts parts, StepOptions options) : parts_(parts), options_(options) {}
 
-  // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rate; `signal` is
-  // what this rank has received. Throws the same Error(kData) on all ranks when a loss or the gradient is not finite
-  // (with float16 the update is skipped instead, as long as a smaller scale can help), Error(kDisagree) when the ranks
-  // are at different steps.
-  [[nodiscard]] StepResult run(const std::vector<Batch>& micro_batches, std::int64_t step, double learning_rate,
-                               int signal);
+  // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rates, by
+  // parameter group; `signal` is what this rank has received. Throws the same Error(kData) on all ranks when a loss or
+  // the gradient is not finite (with float16 the update is skipped instead, as long as a smaller scale can help),
+  // Error(kDisagree) when the ranks are at different steps.
+  [[nodiscard]] StepResult run(const std::vector<Batch>& micro_batches, std::int64_t step,
+                               std::span<const double> learning_rates, int signal);
 
  private:
   StepParts parts_;

@@ -1,8 +1,12 @@
 #include "trainer/trainer.h"
 
 #include <cmath>
+#include <cstring>
 #include <utility>
 
+#include <c10/core/CachingDeviceAllocator.h>
+
+#include "configs/group_settings.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/file.h"
@@ -11,6 +15,7 @@
 #include "trainer/callbacks/default_flow.h"
 #include "trainer/first_rank.h"
 #include "trainer/model_parameters.h"
+#include "trainer/optim/sharded_optimizer.h"
 #include "trainer/position.h"
 #include "trainer/replicas.h"
 #include "trainer/resume.h"
@@ -68,21 +73,12 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                                            .eval_delay = training.eval_delay}));
   for (const auto& callback : parts_.callbacks) callbacks_.add(callback);
 
+  freeze_parameters(*parts_.model, training.freeze);
   parameters_ = optimizer_parameters(*parts_.model);
   computing_parameters_ = computing_parameters(*parts_.model);
-  optimizer_ = make_optimizer(parameters_, {.name = training.optim,
-                                            .arguments = training.optim_args.value_or(""),
-                                            .adamw = {.beta1 = training.adam_beta1,
-                                                      .beta2 = training.adam_beta2,
-                                                      .epsilon = training.adam_epsilon,
-                                                      .weight_decay = training.weight_decay}});
+  make_optimizer_and_rates();
   reducer_ =
       std::make_unique<Reducer>(trainable_parameters(*parts_.model), parts_.communicator, reducer_options(training));
-  schedule_ = make_lr_schedule({.name = training.lr_scheduler_type,
-                                .warmup_steps = resolved_steps(training.warmup_steps, arithmetic_.total_steps),
-                                .total_steps = arithmetic_.total_steps,
-                                .learning_rate = training.learning_rate,
-                                .kwargs = training.lr_scheduler_kwargs});
   step_ = std::make_unique<TrainStep>(StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_},
                                       StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
                                                   .max_grad_norm = training.max_grad_norm,
@@ -94,6 +90,36 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
 }
 
 Trainer::~Trainer() = default;
+
+void Trainer::make_optimizer_and_rates() {
+  const TrainingConfig& training = config_.training;
+  std::vector<GroupOptions> groups;
+  std::vector<double> peaks = {training.learning_rate};
+  for (const ParameterGroup& group : parameter_groups(training.parameter_groups)) {
+    groups.push_back({group.pattern, group.weight_decay});
+    peaks.push_back(group.learning_rate.value_or(training.learning_rate));
+  }
+  assign_groups(parameters_, groups);
+  const OptimizerOptions options{.name = training.optim,
+                                 .arguments = training.optim_args.value_or(""),
+                                 .adamw = {.beta1 = training.adam_beta1,
+                                           .beta2 = training.adam_beta2,
+                                           .epsilon = training.adam_epsilon,
+                                           .weight_decay = training.weight_decay}};
+  if (training.shard_optimizer) {
+    optimizer_ = make_sharded_optimizer(parameters_, options, parts_.communicator);
+    log::info("optimizer state on this rank: {:.1f} MiB, divided over {} ranks",
+              static_cast<double>(optimizer_->state_bytes()) / (1 << 20), host_.size());
+  } else {
+    optimizer_ = make_optimizer(parameters_, options);
+  }
+  const ScheduleOptions schedule{.name = training.lr_scheduler_type,
+                                 .warmup_steps = resolved_steps(training.warmup_steps, arithmetic_.total_steps),
+                                 .total_steps = arithmetic_.total_steps,
+                                 .learning_rate = training.learning_rate,
+                                 .kwargs = training.lr_scheduler_kwargs};
+  learning_rates_ = std::make_unique<LearningRates>(schedule, std::move(peaks));
+}
 
 void Trainer::make_state() {
   const TrainingConfig& training = config_.training;
@@ -116,6 +142,7 @@ void Trainer::resume() {
   load_weights(*parts_.model, *folder);
   const SafetensorsFile file(*folder / kOptimizerFile);
   optimizer_->load_state(file);
+  learning_rates_->load_state(file);
   totals_.load_state(file);
   if (precision_ == Precision::kFloat16) scaler_.load_state(file);
   // The plan of the run (steps, intervals, identity) is that of the present settings; the past is the checkpoint's.
@@ -139,6 +166,7 @@ TrainOutcome Trainer::train() {
   if (config_.training.eval_on_start && state_.global_step == 0) (void)evaluate();
   const std::int64_t steps_per_epoch = arithmetic_.steps_per_epoch;
   std::int64_t first_micro_batch = state_.global_step % steps_per_epoch * config_.training.gradient_accumulation_steps;
+  if (config_.training.ignore_data_skip) first_micro_batch = 0;
   for (std::int64_t epoch = state_.global_step / steps_per_epoch;
        epoch < arithmetic_.epochs && !state_.control.should_training_stop && signal_ == 0; ++epoch) {
     train_epoch(epoch, first_micro_batch);
@@ -195,9 +223,14 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
   set_current_step(step);
   callbacks_.on_step_begin(state_, state_.control);
   fault_point("step", step);
-  const double learning_rate = config_.training.learning_rate * schedule_(totals_.updates);
+  if (config_.training.torch_empty_cache_steps && !parts_.device.is_cpu() &&
+      state_.global_step % *config_.training.torch_empty_cache_steps == 0) {
+    at::getDeviceAllocator(parts_.device.type())->emptyCache();
+  }
+  const std::vector<double> learning_rates = learning_rates_->at(totals_.updates);
+  const double learning_rate = learning_rates.front();  // what is logged
   const int received = parts_.received_signal ? parts_.received_signal() : 0;
-  StepResult result = step_->run(micro_batches, step, learning_rate, received);
+  StepResult result = step_->run(micro_batches, step, learning_rates, received);
   result.spans.data = waited;
 
   signal_ = result.signal;
@@ -234,10 +267,26 @@ void Trainer::act_on_control() {
   if (control.should_evaluate) {
     control.should_evaluate = false;
     const OrderedJson record = evaluate();
+    if (learning_rates_->follow_metric()) follow_metric(record);
     const bool improved = config_.training.metric_for_best_model && update_best(record);
     if (config_.training.save_strategy == "best") control.should_save = improved;
   }
   if (control.should_save) save_checkpoint();
+}
+
+// The learning rate's part of an evaluation. Rank 0's value counts: a metric's last division may round differently on
+// another machine.
+void Trainer::follow_metric(const OrderedJson& record) {
+  double metric = best_model_metric(record);
+  const std::string bytes = on_first_rank(host_, "metric of the schedule", [&] {
+    return std::string(reinterpret_cast<const char*>(&metric), sizeof metric);
+  });
+  DTRAIN_CHECK(bytes.size() == sizeof metric, "rank 0 sent a metric of {} bytes", bytes.size());
+  std::memcpy(&metric, bytes.data(), sizeof metric);
+  const double before = learning_rates_->at(totals_.updates).front();
+  learning_rates_->follow(metric);
+  const double after = learning_rates_->at(totals_.updates).front();
+  if (after != before) log::info("step {}: learning rate {:g}, was {:g}", state_.global_step, after, before);
 }
 
 void Trainer::add_position(OrderedJson& record) const {

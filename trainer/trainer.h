@@ -38,7 +38,7 @@
 #include "trainer/metrics/metric.h"
 #include "trainer/models/model.h"
 #include "trainer/optim/grad_scaler.h"
-#include "trainer/optim/lr_schedule.h"
+#include "trainer/optim/learning_rates.h"
 #include "trainer/optim/optimizer.h"
 #include "trainer/train_step.h"
 
@@ -89,6 +89,7 @@ class Trainer {
   [[nodiscard]] const ShardOptions& shard_options() const { return shard_; }
 
  private:
+  void make_optimizer_and_rates();
   void make_state();
   void resume();
   void train_epoch(std::int64_t epoch, std::int64_t first_micro_batch);
@@ -96,10 +97,14 @@ class Trainer {
   void act_on_control();
   void log_training();
   void add_position(OrderedJson& record) const;  // epoch, and the tokens seen when they are wanted
+  [[nodiscard]] double best_model_metric(const OrderedJson& record) const;
   [[nodiscard]] bool update_best(const OrderedJson& record);
+  void follow_metric(const OrderedJson& record);
   // `save_again` is should_save as the checkpoint keeps it: whether resuming from it saves at once.
   void save_checkpoint(bool save_again = false);
-  void write_checkpoint_files(const std::filesystem::path& stage) const;
+  void write_checkpoint_files(const std::filesystem::path& stage, NamedTensors optimizer_state) const;
+  // Checkpoints without are save_only_model's; the one that a signal asks for is there to go on from.
+  [[nodiscard]] bool keeps_optimizer() const { return !config_.training.save_only_model || signal_ != 0; }
   void finish(TrainOutcome& outcome, double seconds);
   void load_best(TrainOutcome& outcome);
   void stop_early(TrainOutcome& outcome);
@@ -123,7 +128,7 @@ class Trainer {
   std::unique_ptr<Reducer> reducer_;
   Precision precision_ = Precision::kFloat32;
   GradScaler scaler_;
-  LrSchedule schedule_;
+  std::unique_ptr<LearningRates> learning_rates_;
   std::unique_ptr<TrainStep> step_;
   EvaluationOptions evaluation_options_;
 

@@ -33,13 +33,17 @@ void write_files(const std::vector<std::pair<std::string, std::string>>& files, 
 
 }  // namespace
 
-bool Trainer::update_best(const OrderedJson& record) {
+double Trainer::best_model_metric(const OrderedJson& record) const {
   const std::string name = best_metric_name(config_.training);
   const auto found = record.find(name);
   if (found == record.end()) {
     throw usage_error(fmt::format("metric_for_best_model: evaluation gives no {}", name), "add it to metrics.compute");
   }
-  const double value = found->get<double>();
+  return found->get<double>();
+}
+
+bool Trainer::update_best(const OrderedJson& record) {
+  const double value = best_model_metric(record);
   // A tie keeps the earlier one, and NaN is never better: comparisons with it are false.
   const bool greater = greater_is_better(config_.training);
   const bool better = !std::isnan(value) &&
@@ -52,16 +56,17 @@ bool Trainer::update_best(const OrderedJson& record) {
   return true;
 }
 
-void Trainer::write_checkpoint_files(const fs::path& stage) const {
+void Trainer::write_checkpoint_files(const fs::path& stage, NamedTensors optimizer_state) const {
   save_model(*parts_.model, stage);
   write_files(parts_.tokenizer_files, stage);
-  if (!config_.training.save_only_model || signal_ != 0) {
-    NamedTensors tensors = optimizer_->state();
-    for (auto& tensor : totals_.state()) tensors.push_back(std::move(tensor));
-    if (config_.training.fp16) {
-      for (auto& tensor : scaler_.state()) tensors.push_back(std::move(tensor));
-    }
-    write_safetensors(stage / kOptimizerFile, tensors, {});
+  if (keeps_optimizer()) {
+    const auto add = [&](NamedTensors tensors) {
+      for (auto& tensor : tensors) optimizer_state.push_back(std::move(tensor));
+    };
+    add(totals_.state());
+    add(learning_rates_->state());
+    if (config_.training.fp16) add(scaler_.state());
+    write_safetensors(stage / kOptimizerFile, optimizer_state, {});
   }
   write_trainer_state(stage / "trainer_state.json", state_);
   write_file_synced(stage / "train.toml", to_toml(config_));
@@ -71,6 +76,7 @@ void Trainer::save_checkpoint(bool save_again) {
   state_.control.should_save = save_again;
   fault_point("save", state_.global_step);
   const std::int64_t step = state_.global_step;
+  const NamedTensors optimizer_state = keeps_optimizer() ? optimizer_->state() : NamedTensors();
   const std::string best = on_first_rank(host_, "save checkpoint", [&] {
     const std::optional<std::int64_t> best_step = state_.best_global_step;
     std::error_code ignored;
@@ -83,7 +89,7 @@ void Trainer::save_checkpoint(bool save_again) {
          .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
          .config_digest = config_digest(config_),
          .facts = RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}.json(),
-         .write = [&](const fs::path& stage) { write_checkpoint_files(stage); }});
+         .write = [&](const fs::path& stage) { write_checkpoint_files(stage, optimizer_state); }});
     store_.prune(best_step, config_.training.save_total_limit.value_or(0));
     write_record("running", std::nullopt, "");
     return state_.best_model_checkpoint.value_or("");

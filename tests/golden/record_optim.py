@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Records optimizer numbers of torch and transformers for tests/unit/trainer: schedules, decay groups, AdamW, loss scaling.
+"""Records optimizer numbers of torch and transformers for tests/unit/trainer: schedules, groups, optimizers, loss scaling.
 
     record_optim.py [OUTPUT.json]      default: tests/data/golden/optim.json (seconds)
 """
+import fnmatch
 import json
 import pathlib
 import sys
@@ -43,6 +44,75 @@ def schedules():
                                        "min_lr_ratio": 0.1}),
               ("warmup_stable_decay", {"num_decay_steps": 11, "warmup_type": "1-sqrt", "decay_type": "linear", "min_lr_ratio": 0.05})]
     return [schedule(name, warmup, total, 3e-5, kwargs) for name, kwargs in shapes for warmup, total in lengths]
+
+
+def metric_schedules():
+    """Rates of two parameter groups, evaluation by evaluation; null is a metric that is not a number."""
+    runs = [("reduce_lr_on_plateau", {}),
+            ("reduce_lr_on_plateau", {"patience": 1, "factor": 0.5, "threshold": 1e-2, "cooldown": 2}),
+            ("reduce_lr_on_plateau", {"patience": 0, "mode": "max", "threshold_mode": "abs", "threshold": 0.01, "min_lr": 2e-4, "factor": 0.3}),
+            ("reduce_lr_on_plateau", {"patience": 2, "mode": "max", "factor": 0.7, "eps": 1e-4}),
+            ("reduce_lr_on_plateau", {"patience": 1, "threshold_mode": "abs", "min_lr": 1e-4}),
+            ("greedy", {"min_lr": 1e-5}),
+            ("greedy", {"min_lr": 1e-5, "patience": 1, "cooldown": 3, "warmup": 1}),
+            ("greedy", {"mode": "max", "patience": 0, "warmup": 2, "cooldown": 1, "max_lr": 3e-3, "min_lr": 1e-4, "factor": 0.5,
+                        "threshold": 1e-3, "threshold_mode": "rel"}),
+            ("greedy", {"patience": 0, "min_lr": 4e-4, "factor": 0.4, "reset_start": 2}),
+            ("greedy", {"smooth": True, "window_size": 3, "patience": 0, "min_lr": 4e-4, "factor": 0.4, "reset_start": 2}),
+            ("greedy", {"smooth": True, "mode": "max", "window_size": 5, "patience": 1, "min_lr": 1e-4, "max_lr": 0.5, "factor": 0.8})]
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.rand(70, generator=generator, dtype=torch.float64).tolist()
+    # Falls, then stays about the same with more and with less noise, then falls again.
+    metrics = [2.0 - 0.08 * min(i, 12) + (0.002 if i > 25 else 0.1) * noise[i] - 0.03 * max(0, i - 55) for i in range(70)]
+    result = {"peaks": [5e-4, 2e-3], "runs": []}
+    for name, kwargs in runs:
+        values = list(metrics) if kwargs.get("mode") != "max" else [2.5 - value for value in metrics]
+        if not kwargs.get("smooth"):
+            values[20] = float("nan")
+        optimizer = torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": peak} for peak in result["peaks"]])
+        scheduler = get_scheduler(name, optimizer, 0, 100, dict(kwargs))
+        rates = []
+        for value in values:
+            scheduler.step(value)
+            rates.append([group["lr"] for group in optimizer.param_groups])
+        assert len({rate for rate, _ in rates}) > 1, (name, kwargs)
+        result["runs"].append({"name": name, "kwargs": kwargs, "metrics": [None if value != value else value for value in values],
+                               "rates": rates})
+    return result
+
+
+def parameter_groups():
+    """20 steps with torch's parameter groups: rates and decay by name, a schedule over them."""
+    torch.manual_seed(13)
+    shapes = [("encoder.layer.0.weight", (7, 5)), ("encoder.layer.0.bias", (5,)), ("encoder.layer.1.weight", (4, 4)),
+              ("encoder.layer.1.bias", (4,)), ("classifier.weight", (2, 5)), ("classifier.bias", (2,)), ("pooler.weight", (3, 3))]
+    groups = [{"pattern": "classifier.*", "learning_rate": 3e-2, "weight_decay": 0.2}, {"pattern": "*.layer.[0-0].*", "learning_rate": 2e-3},
+              {"pattern": "encoder.*", "weight_decay": 0.0}]
+    base, decay = 1e-2, 0.05
+    start = [torch.randn(shape) * 0.1 for _, shape in shapes]
+    gradients = [[torch.randn(shape) for _, shape in shapes] for _ in range(20)]
+    result = {"learning_rate": base, "weight_decay": decay, "groups": groups,
+              "parameters": [{"name": n, "shape": list(s), "decay": n.endswith("weight"), "start": p.flatten().tolist()}
+                             for p, (n, s) in zip(start, shapes)],
+              "gradients": [[g.flatten().tolist() for g in step] for step in gradients], "runs": []}
+    for name, kind, kwargs in [("adamw_torch", torch.optim.AdamW, {}), ("sgd", torch.optim.SGD, {})]:
+        parameters = [torch.nn.Parameter(p.clone()) for p in start]
+        torch_groups = []
+        for parameter, (parameter_name, _) in zip(parameters, shapes):
+            group = next((g for g in groups if fnmatch.fnmatchcase(parameter_name, g["pattern"])), {})
+            torch_groups.append({"params": [parameter], "lr": group.get("learning_rate", base),
+                                 "weight_decay": group.get("weight_decay", decay if parameter_name.endswith("weight") else 0.0)})
+        optimizer = kind(torch_groups, lr=base, **kwargs)
+        scheduler = get_scheduler("linear", optimizer, 4, 25)
+        values = []
+        for step in gradients:
+            for parameter, gradient in zip(parameters, step):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+            scheduler.step()
+            values.append([p.detach().flatten().tolist() for p in parameters])
+        result["runs"].append({"name": name, "values": [values[0], values[1], values[6], values[19]], "steps": [0, 1, 6, 19]})
+    return result
 
 
 def decay_groups():
@@ -173,7 +243,8 @@ def grad_scaler():
 def main():
     output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
     data = {"recorded_with": f"torch {torch.__version__}, transformers {transformers.__version__}",
-            "schedules": schedules(), "decay_groups": decay_groups(), "adamw": adamw(),
+            "schedules": schedules(), "metric_schedules": metric_schedules(),
+            "parameter_groups": parameter_groups(), "decay_groups": decay_groups(), "adamw": adamw(),
             "other_optimizers": other_optimizers(), "grad_scaler": grad_scaler()}
     output.write_text(json.dumps(data) + "\n", encoding="utf-8")
 

@@ -83,10 +83,10 @@ def first_rows(folder):
     return {"train_samples": None, "eval_samples": None, "train": str(folder / "train.jsonl"), "eval": str(folder / "test.jsonl")}
 
 
-def live_peer(folder, model, data, training, early_stopping=None):
-    """The log records of the Trainer on the same files, and its evaluation at the end."""
+def live_peer(folder, model, data, training, early_stopping=None, **more):
+    """The log records of the Trainer on the same files, and its evaluation at the end. `more`: freeze, groups."""
     recipe = {"model": str(model), "output_dir": str(folder / "peer"), "train": data["train"], "eval": data["eval"],
-              "training": training, "early_stopping": early_stopping}
+              "training": training, "early_stopping": early_stopping} | more
     printed = subprocess.run([harness.PYTHON, harness.ROOT / "tests" / "integration" / "live_peer.py", json.dumps(recipe)],
                              capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
@@ -160,3 +160,28 @@ def test_early_stopping_equals_the_peer(patience, threshold, tmp_path, tiny_bert
     assert stopped < 240
     assert max(record["step"] for record in harness.log_records(tmp_path / "out") if "loss" in record) == stopped
     assert f"stopping early after step {stopped}" in outcome.text
+
+
+@pytest.mark.parametrize("schedule,kwargs,ranks", [
+    ("reduce_lr_on_plateau", {"patience": 0, "factor": 0.5, "threshold": 0.01}, None),
+    ("greedy", {"patience": 0, "min_lr": 1e-4, "factor": 0.7, "threshold": 0.005, "cooldown": 1}, 2),
+], ids=["plateau", "greedy"])
+def test_schedules_that_follow_a_metric_equal_the_peer(schedule, kwargs, ranks, tmp_path, tiny_bert):
+    training = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "max_steps": 24, "eval_strategy": "steps",
+                "eval_steps": 2, "learning_rate": 1e-3, "lr_scheduler_type": schedule}
+    data = first_rows(tmp_path)
+    history, _ = live_peer(tmp_path, tiny_bert, data, training | {"lr_scheduler_kwargs": kwargs})
+    recipe = harness.recipe(tmp_path, tiny_bert, model={"dropout": 0}, data=data,
+                            training=training | {"lr_scheduler_kwargs": json.dumps(kwargs),
+                                                 "per_device_train_batch_size": 4 if ranks else 8})
+    outcome = harness.run(recipe, ranks=ranks)
+    assert outcome.code == 0, outcome.text
+    for key in ("loss", "eval_loss"):
+        ours = [record for record in harness.log_records(tmp_path / "out") if key in record]
+        theirs = [record for record in history if key in record]
+        assert [record["step"] for record in ours] == [record["step"] for record in theirs]
+        assert [record[key] for record in ours] == pytest.approx([record[key] for record in theirs], rel=1e-4), key
+        if key == "loss":
+            rates = [record["learning_rate"] for record in ours]
+            assert rates == pytest.approx([record["learning_rate"] for record in theirs], rel=1e-12)
+            assert len(set(rates)) > 2, "the rate hardly moved"

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -24,7 +25,7 @@ class AdamW final : public Optimizer {
  public:
   AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options);
 
-  void step(double learning_rate, double gradient_scale) override;
+  void step(std::span<const double> learning_rates, double gradient_scale) override;
   [[nodiscard]] NamedTensors state() const override;
   void load_state(const SafetensorsFile& file) override { load_optimizer_state(state(), file); }
 
@@ -37,8 +38,8 @@ class AdamW final : public Optimizer {
     [[nodiscard]] std::int64_t& count() const { return *updates.mutable_data_ptr<std::int64_t>(); }
   };
 
-  void step_on_cpu(double learning_rate, double gradient_scale);
-  void step_on_device(double learning_rate, double gradient_scale);
+  void step_on_cpu(std::span<const double> learning_rates, double gradient_scale);
+  void step_on_device(std::span<const double> learning_rates, double gradient_scale);
 
   AdamWOptions options_;
   at::Tensor exp_avg_;
@@ -70,17 +71,17 @@ AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options
   }
 }
 
-void AdamW::step(double learning_rate, double gradient_scale) {
+void AdamW::step(std::span<const double> learning_rates, double gradient_scale) {
   const c10::NoGradGuard no_gradient;
   if (slots_.empty()) return;
   if (exp_avg_.is_cpu()) {
-    step_on_cpu(learning_rate, gradient_scale);
+    step_on_cpu(learning_rates, gradient_scale);
   } else {
-    step_on_device(learning_rate, gradient_scale);
+    step_on_device(learning_rates, gradient_scale);
   }
 }
 
-void AdamW::step_on_cpu(double learning_rate, double gradient_scale) {
+void AdamW::step_on_cpu(std::span<const double> learning_rates, double gradient_scale) {
   std::vector<AdamWTask> tasks;
   std::vector<at::Tensor> gradients;  // keeps copies of odd ones alive
   for (const Slot& slot : slots_) {
@@ -88,7 +89,8 @@ void AdamW::step_on_cpu(double learning_rate, double gradient_scale) {
     if (!has_gradient(value)) continue;
     gradients.push_back(value.grad().to(at::kFloat).contiguous());
     const auto count = static_cast<double>(++slot.count());
-    const double decay = slot.parameter.decay ? options_.weight_decay : 0.0;
+    const double learning_rate = learning_rate_of(slot.parameter, learning_rates);
+    const double decay = weight_decay_of(slot.parameter, options_.weight_decay);
     tasks.push_back({.value = value.mutable_data_ptr<float>(),
                      .gradient = gradients.back().const_data_ptr<float>(),
                      .exp_avg = slot.exp_avg.mutable_data_ptr<float>(),
@@ -105,7 +107,7 @@ void AdamW::step_on_cpu(double learning_rate, double gradient_scale) {
                        .gradient_scale = gradient_scale});
 }
 
-void AdamW::step_on_device(double learning_rate, double gradient_scale) {
+void AdamW::step_on_device(std::span<const double> learning_rates, double gradient_scale) {
   // The fused kernel divides by its scale, and skips the update where the other tensor is not 0.
   std::optional<at::Tensor> inverse_scale;
   std::optional<at::Tensor> found_infinite;
@@ -121,21 +123,27 @@ void AdamW::step_on_device(double learning_rate, double gradient_scale) {
   }
   const std::vector<at::Tensor> device_counts = at::unbind(at::tensor(counts).to(exp_avg_.device()));
 
-  for (const bool decay : {true, false}) {
+  // One call for all parameters of the same rate and decay.
+  struct Call {
     std::vector<at::Tensor> values, gradients, exp_avgs, exp_avg_sqs, steps;
-    for (std::size_t i = 0; i < slots_.size(); ++i) {
-      const Slot& slot = slots_[i];
-      const at::Tensor& value = slot.parameter.value;
-      if (slot.parameter.decay != decay || !has_gradient(value)) continue;
-      values.push_back(value);
-      gradients.push_back(value.grad());
-      exp_avgs.push_back(slot.exp_avg);
-      exp_avg_sqs.push_back(slot.exp_avg_sq);
-      steps.push_back(device_counts[i]);
-    }
-    if (values.empty()) continue;
-    at::_fused_adamw_(values, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{}, steps, learning_rate,
-                      options_.beta1, options_.beta2, decay ? options_.weight_decay : 0.0, options_.epsilon,
+  };
+  std::map<std::pair<double, double>, Call> calls;
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    const at::Tensor& value = slot.parameter.value;
+    if (!has_gradient(value)) continue;
+    Call& call = calls[{learning_rate_of(slot.parameter, learning_rates),
+                        weight_decay_of(slot.parameter, options_.weight_decay)}];
+    call.values.push_back(value);
+    call.gradients.push_back(value.grad());
+    call.exp_avgs.push_back(slot.exp_avg);
+    call.exp_avg_sqs.push_back(slot.exp_avg_sq);
+    call.steps.push_back(device_counts[i]);
+  }
+  for (auto& [key, call] : calls) {
+    const auto [learning_rate, weight_decay] = key;
+    at::_fused_adamw_(call.values, call.gradients, call.exp_avgs, call.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, call.steps,
+                      learning_rate, options_.beta1, options_.beta2, weight_decay, options_.epsilon,
                       /*amsgrad=*/false, /*maximize=*/false, inverse_scale, found_infinite);
   }
 }

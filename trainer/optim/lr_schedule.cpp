@@ -1,92 +1,15 @@
 #include "trainer/optim/lr_schedule.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numbers>
-#include <string_view>
-#include <vector>
+#include <utility>
 
 #include "core/error.h"
+#include "trainer/optim/schedule_kwargs.h"
 
 namespace dtrain {
 namespace {
-
-enum class Kind { kNumber, kShape };
-
-struct Keyword {
-  std::string_view name;
-  Kind kind = Kind::kNumber;
-};
-
-struct Known {
-  std::string_view name;
-  std::vector<Keyword> kwargs;
-};
-
-const std::vector<Known>& known_schedules() {
-  static const std::vector<Known> known = {
-      {"linear", {}},
-      {"cosine", {{"num_cycles"}}},
-      {"cosine_with_restarts", {{"num_cycles"}}},
-      {"polynomial", {{"lr_end"}, {"power"}}},
-      {"constant", {}},
-      {"constant_with_warmup", {}},
-      {"inverse_sqrt", {{"timescale"}}},
-      {"cosine_with_min_lr", {{"num_cycles"}, {"min_lr"}, {"min_lr_rate"}}},
-      {"cosine_warmup_with_min_lr", {{"num_cycles"}, {"min_lr"}, {"min_lr_rate"}, {"warmup_lr_rate"}}},
-      {"warmup_stable_decay",
-       {{"num_decay_steps"},
-        {"num_stable_steps"},
-        {"warmup_type", Kind::kShape},
-        {"decay_type", Kind::kShape},
-        {"min_lr_ratio"},
-        {"num_cycles"}}}};
-  return known;
-}
-
-constexpr std::array<std::string_view, 3> kShapes = {"linear", "cosine", "1-sqrt"};
-
-std::string joined(const std::vector<std::string_view>& names) { return fmt::format("{}", fmt::join(names, ", ")); }
-
-const Known& known_schedule(const std::string& name) {
-  std::vector<std::string_view> names;
-  for (const Known& each : known_schedules()) {
-    if (each.name == name) return each;
-    names.push_back(each.name);
-  }
-  const std::string nearest = nearest_name(name, names);
-  throw usage_error(fmt::format("training.lr_scheduler_type: unknown schedule \"{}\"", name),
-                    nearest.empty() ? "known: " + joined(names) : fmt::format("did you mean \"{}\"?", nearest));
-}
-
-void check_kwargs(const ScheduleOptions& options) {
-  const std::vector<Keyword>& known = known_schedule(options.name).kwargs;
-  if (!options.kwargs.is_object()) {
-    throw usage_error("training.lr_scheduler_kwargs: not a table", "write it like { num_cycles = 0.5 }");
-  }
-  std::vector<std::string_view> names;
-  for (const Keyword& keyword : known) names.push_back(keyword.name);
-  for (const auto& [key, value] : options.kwargs.items()) {
-    const auto found = std::find(names.begin(), names.end(), key);
-    if (found == names.end()) {
-      const std::string nearest = nearest_name(key, names);
-      std::string hint = fmt::format("known: {}", joined(names));
-      if (names.empty()) hint = fmt::format("\"{}\" takes no parameters", options.name);
-      if (!nearest.empty()) hint = fmt::format("did you mean \"{}\"?", nearest);
-      throw usage_error(fmt::format("training.lr_scheduler_kwargs: unknown key \"{}\" for \"{}\"", key, options.name),
-                        hint);
-    }
-    if (known[static_cast<std::size_t>(found - names.begin())].kind == Kind::kShape) {
-      if (!value.is_string() || std::find(kShapes.begin(), kShapes.end(), value.get<std::string>()) == kShapes.end()) {
-        throw usage_error(fmt::format("training.lr_scheduler_kwargs.{}: {} is no shape", key, value.dump()),
-                          "known: " + joined({kShapes.begin(), kShapes.end()}));
-      }
-    } else if (!value.is_number() || !std::isfinite(value.get<double>())) {
-      throw usage_error(fmt::format("training.lr_scheduler_kwargs.{}: {} is not a number", key, value.dump()));
-    }
-  }
-}
 
 double ratio(std::int64_t part, std::int64_t whole) {
   return static_cast<double>(part) / static_cast<double>(std::max<std::int64_t>(1, whole));
@@ -198,7 +121,7 @@ LrSchedule warmup_stable_decay(const ScheduleOptions& options) {
 }  // namespace
 
 LrSchedule make_lr_schedule(const ScheduleOptions& options) {
-  check_kwargs(options);
+  check_schedule_kwargs(options.name, options.kwargs);
   const std::int64_t warmup = options.warmup_steps;
   const std::int64_t total = options.total_steps;
   const auto number = [&](const char* key, double fallback) { return options.kwargs.value(key, fallback); };
@@ -227,6 +150,7 @@ LrSchedule make_lr_schedule(const ScheduleOptions& options) {
     return cosine_warmup_with_min_lr(options, number("num_cycles", 0.5), least_rate(options));
   }
   if (options.name == "warmup_stable_decay") return warmup_stable_decay(options);
+  DTRAIN_CHECK(options.name == "linear", "\"{}\" is no schedule of the number of updates", options.name);
   return with_warmup(warmup, linear(warmup, total));
 }
 

@@ -1,5 +1,6 @@
 // LrSchedule: the factor on the peak learning rate as a pure function of the number of finished updates.
-// Names and formulas are those of transformers.optimization (get_scheduler).
+// Names and formulas are those of transformers.optimization (get_scheduler). The two schedules that follow a metric are
+// in metric_schedule.h.
 #pragma once
 
 #include <cstdint>

@@ -28,13 +28,14 @@ class TensorOptimizer : public Optimizer {
     }
   }
 
-  void step(double learning_rate, double gradient_scale) override {
+  void step(std::span<const double> learning_rates, double gradient_scale) override {
     const c10::NoGradGuard no_gradient;
     for (Slot& slot : slots_) {
       if (!has_gradient(slot.parameter.value)) continue;
       slot.updates.add_(1);
       at::Tensor gradient = slot.parameter.value.grad().to(at::kFloat).mul(gradient_scale);
-      update(slot, gradient, learning_rate, slot.parameter.decay ? weight_decay_ : 0.0);
+      update(slot, gradient, learning_rate_of(slot.parameter, learning_rates),
+             weight_decay_of(slot.parameter, weight_decay_));
     }
   }
 
@@ -299,6 +300,14 @@ class Arguments {
 };
 
 }  // namespace
+
+std::int64_t Optimizer::state_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& [name, tensor] : state()) bytes += static_cast<std::int64_t>(tensor.nbytes());
+  return bytes;
+}
+
+bool may_be_cut(const OptimizerOptions& options) { return options.name.starts_with("adamw"); }
 
 std::unique_ptr<Optimizer> make_optimizer(std::vector<NamedParameter> parameters, const OptimizerOptions& options) {
   const auto arguments = [&](const std::vector<std::string_view>& known) {

@@ -1,7 +1,9 @@
 // Optimizer: updates parameters from their gradients. State lives in flat float32 buffers, one pass per step.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,14 +18,18 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
   // One update with gradients multiplied by `gradient_scale` (clipping and fp16 unscaling folded in); on a GPU that
-  // scales the gradients in place. A parameter without a gradient, or that does not require one, is left alone, and so
-  // is its state. Local.
-  virtual void step(double learning_rate, double gradient_scale) = 0;
+  // scales the gradients in place. `learning_rates`: by NamedParameter::group. A parameter without a gradient, or that
+  // does not require one, is left alone, and so is its state. Local, unless sharded_optimizer.h says otherwise.
+  virtual void step(std::span<const double> learning_rates, double gradient_scale) = 0;
+  // One rate for all: there are no groups.
+  void step(double learning_rate, double gradient_scale) { step(std::span(&learning_rate, 1), gradient_scale); }
   // Everything needed to go on exactly, per parameter: for AdamW "<name>.exp_avg", "<name>.exp_avg_sq" and
   // "<name>.step" (int64, the updates it had). Views of the live state, so write or copy them before the next step.
   [[nodiscard]] virtual NamedTensors state() const = 0;
   // Throws Error(kData) when a tensor is missing or has another shape or type; then nothing has been loaded.
   virtual void load_state(const SafetensorsFile& file) = 0;
+  // What the state takes on this rank.
+  [[nodiscard]] virtual std::int64_t state_bytes() const;
 };
 
 struct AdamWOptions {
@@ -46,6 +52,10 @@ struct OptimizerOptions {
   std::string arguments;
   AdamWOptions adamw;  // weight decay: of all; betas: also of lion
 };
+
+// Whether updating a part of a parameter gives the same bits there as updating the whole: so with AdamW. The others use
+// LibTorch's operations, which may round differently at the ends of what each thread gets, or need sums over all of it.
+[[nodiscard]] bool may_be_cut(const OptimizerOptions& options);
 
 // adamw_torch(_fused), sgd, adagrad and rmsprop as torch.optim has them, adafactor as transformers' Trainer sets it up,
 // lion (lion_32bit). Throws Error(kUsage) for arguments that the optimizer does not take.

@@ -1,7 +1,5 @@
 #include "trainer/optim/optimizer_state.h"
 
-#include <utility>
-
 #include <c10/core/GradMode.h>
 
 #include "core/error.h"
@@ -20,8 +18,17 @@ void check_parameters(const std::vector<NamedParameter>& parameters) {
 
 bool has_gradient(const at::Tensor& parameter) { return parameter.requires_grad() && parameter.grad().defined(); }
 
-void load_optimizer_state(const NamedTensors& state, const SafetensorsFile& file) {
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+double learning_rate_of(const NamedParameter& parameter, std::span<const double> learning_rates) {
+  DTRAIN_CHECK(parameter.group < learning_rates.size(), "parameter {} is of group {}, there are {} learning rates",
+               parameter.name, parameter.group, learning_rates.size());
+  return learning_rates[parameter.group];
+}
+
+double weight_decay_of(const NamedParameter& parameter, double weight_decay) {
+  return parameter.weight_decay.value_or(parameter.decay ? weight_decay : 0.0);
+}
+
+void check_optimizer_state(const NamedTensors& state, const SafetensorsFile& file) {
   for (const auto& [name, target] : state) {
     if (!file.has(name)) {
       throw data_error(
@@ -37,10 +44,13 @@ void load_optimizer_state(const NamedTensors& state, const SafetensorsFile& file
     if (name.ends_with(".step") && source.item<std::int64_t>() < 0) {
       throw data_error(fmt::format("optimizer.safetensors: tensor \"{}\" is negative", name), "use another checkpoint");
     }
-    copies.emplace_back(target, source);
   }
+}
+
+void load_optimizer_state(const NamedTensors& state, const SafetensorsFile& file) {
+  check_optimizer_state(state, file);
   const c10::NoGradGuard no_gradient;
-  for (auto& [target, source] : copies) target.copy_(source);
+  for (const auto& [name, target] : state) target.copy_(file.tensor(name));
 }
 
 }  // namespace dtrain

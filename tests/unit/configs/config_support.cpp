@@ -52,6 +52,10 @@ Json other_value(const Setting& setting) {
       return constraint.choices.empty() ? Json({"neg, \"very\"", "pos\xE2\x82\xAC"}) : Json({"jsonl"});
     case SettingType::kTable:
       return {{"num_cycles", 2}, {"lr_end", 1e-9}, {"odd key", "x\"y"}, {"whole", 3.0}, {"flag", true}};
+    case SettingType::kTableList:
+      // Not a group that resolve would refuse.
+      return Json::array(
+          {{{"pattern", "a \"b\".*"}, {"learning_rate", 3e-9}}, {{"pattern", "c"}, {"weight_decay", 1.0}}});
   }
   return nullptr;
 }

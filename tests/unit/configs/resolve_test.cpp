@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "config_support.h"
+#include "configs/group_settings.h"
 
 namespace dtrain {
 namespace {
@@ -167,6 +168,55 @@ TEST(Resolve, IsIdempotentAndWorksOnAConfigBuiltByHand) {
 
   config.training.fp16 = config.training.bf16 = true;
   EXPECT_THROW(resolve(config, origins), Error);
+}
+
+TEST(Resolve, SchedulesThatFollowAMetricNeedEvaluations) {
+  const std::string plateau = "lr_scheduler_type = \"reduce_lr_on_plateau\"\n";
+  EXPECT_EQ(error_of(toml_with(plateau)),
+            "run.toml:7:1: training.lr_scheduler_type: \"reduce_lr_on_plateau\" follows the evaluations, and "
+            "eval_strategy is \"no\" | set training.eval_strategy to \"steps\" or \"epoch\"");
+  const LoadedConfig loaded = load(toml_with_eval(plateau + "eval_strategy = \"epoch\""));
+  EXPECT_EQ(loaded.config.training.metric_for_best_model, "loss");
+  EXPECT_EQ(loaded.config.training.greater_is_better, false);
+  EXPECT_EQ(loaded.origins.at("training.metric_for_best_model").where, "training.lr_scheduler_type");
+  EXPECT_THAT(error_of(toml_with_eval(plateau + "eval_strategy = \"epoch\"\nwarmup_steps = 10")),
+              HasSubstr("run.toml:10:1: training.warmup_steps: \"reduce_lr_on_plateau\" has no warm-up"));
+  const std::string accuracy =
+      "[metrics]\ncompute = [\"accuracy\"]\n" + toml_with_eval(
+                                                    "lr_scheduler_type = \"greedy\"\neval_strategy = \"epoch\"\n"
+                                                    "metric_for_best_model = \"accuracy\"\n");
+  EXPECT_THAT(error_of(accuracy), HasSubstr("mode \"min\" of \"greedy\" contradicts greater_is_better = true | set "
+                                            "training.lr_scheduler_kwargs = { mode = \"max\" }"));
+  EXPECT_EQ(error_of(accuracy + "lr_scheduler_kwargs = { mode = \"max\" }"), "");
+  EXPECT_EQ(error_of(accuracy + "greater_is_better = false"), "");
+}
+
+TEST(Resolve, ParameterGroups) {
+  const LoadedConfig loaded =
+      load(toml_with("learning_rate = 1e-4\n[[training.parameter_groups]]\npattern = \"classifier.*\"\n"
+                     "learning_rate = 1e-3\n[[training.parameter_groups]]\npattern = \"*.layer.[0-3].*\"\n"
+                     "weight_decay = 0\n"));
+  const std::vector<ParameterGroup> groups = parameter_groups(loaded.config.training.parameter_groups);
+  ASSERT_EQ(groups.size(), 2U);
+  EXPECT_EQ(groups[0].pattern, "classifier.*");
+  EXPECT_EQ(groups[0].learning_rate, 1e-3);
+  EXPECT_EQ(groups[0].weight_decay, std::nullopt);
+  EXPECT_EQ(groups[1].pattern, "*.layer.[0-3].*");
+  EXPECT_EQ(groups[1].learning_rate, std::nullopt);
+  EXPECT_EQ(groups[1].weight_decay, 0.0);
+
+  const auto of = [](const std::string& table) { return error_of(toml_with("parameter_groups = [" + table + "]")); };
+  EXPECT_THAT(of("{ patern = \"a\", weight_decay = 0 }"),
+              HasSubstr("run.toml:7:1: training.parameter_groups: group 1: unknown key \"patern\" | did you mean "
+                        "\"pattern\"?"));
+  EXPECT_THAT(of("{ pattern = \"a\", weight_decay = 0 }, { weight_decay = 0 }"), HasSubstr("group 2: needs a pattern"));
+  EXPECT_THAT(of("{ pattern = \"\", weight_decay = 0 }"), HasSubstr("group 1: needs a pattern"));
+  EXPECT_THAT(of("{ pattern = \"a\" }"), HasSubstr("sets neither learning_rate nor weight_decay"));
+  EXPECT_THAT(of("{ pattern = \"a\", learning_rate = -1 }"), HasSubstr("is not a number from 0 to 1000000"));
+  EXPECT_THAT(of("{ pattern = \"a\", learning_rate = \"1e-3\" }"), HasSubstr("is not a number"));
+  EXPECT_EQ(load(toml_with(""), {"training.parameter_groups=[{ pattern = \"a\", learning_rate = 1 }]"})
+                .config.training.parameter_groups.size(),
+            1U);
 }
 
 }  // namespace

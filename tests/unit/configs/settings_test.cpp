@@ -61,7 +61,8 @@ TEST(Settings, OnlyTheseTrainingKeysAreNotFieldsOfTheTrainer) {
   for (const Setting& setting : all_settings()) {
     if (setting.section == "training" && !peer().at("defaults").contains(setting.key)) own.insert(setting.key);
   }
-  EXPECT_EQ(own, std::set<std::string>({"overwrite_output_dir"}));  // a field until version 5
+  // The first was a field until version 5.
+  EXPECT_EQ(own, std::set<std::string>({"overwrite_output_dir", "freeze", "parameter_groups", "shard_optimizer"}));
 }
 
 TEST(Settings, DefaultsOfUnsupportedNamesAreTheTrainers) {
@@ -157,6 +158,12 @@ TEST(Settings, RefusesWrongTypesWithAHint) {
       {"lr_scheduler_kwargs = \"num_cycles=2\"", "is not JSON"},
       {"lr_scheduler_kwargs = { a = [1] }", "a is a list; only numbers"},
       {"lr_scheduler_kwargs = { a = nan }", "a is not a finite number"},
+      {"parameter_groups = { pattern = \"a\" }",
+       "needs a list of tables, not a table ({ pattern = \"a\" }) | write [[training.parameter_groups]] above the keys "
+       "of "
+       "each table"},
+      {"parameter_groups = [1]", "needs a list of tables; 1 is a whole number"},
+      {"parameter_groups = [{ pattern = [\"a\"] }]", "pattern is a list; only numbers"},
   };
   for (const Refused& refused : cases) {
     EXPECT_THAT(error_of(toml_with(refused.line)), HasSubstr(refused.message)) << refused.line;
@@ -183,8 +190,6 @@ TEST(Settings, RefusesValuesOutOfRange) {
       {"save_total_limit = -1", "out of range (0 or more)"},
       {"eval_strategy = \"epochs\"",
        "\"epochs\" is not a known choice | did you mean \"epoch\"? choose one of: no, steps, epoch"},
-      {"lr_scheduler_type = \"greedy\"",
-       "\"greedy\" is known to the Hugging Face Trainer, but not supported by dtrain"},
       {"optim = \"ademamix\"", "known to the Hugging Face Trainer"},
       {"train_sampling_strategy = \"group_by_length\"", "known to the Hugging Face Trainer"},
       {"report_to = \"wandb\"", "known to the Hugging Face Trainer"},

@@ -233,7 +233,7 @@ TEST(Loop, WeightsAreUntouchedByAStepThatIsNotFinite) {
     batch.weight = 4;
     for (int i = 0; i < 4; ++i) batch.example_index.push_back(4 * rank.world.rank + i);
     try {
-      (void)step.run({batch}, 1, 0.1, 0);
+      (void)step.run({batch}, 1, std::vector<double>{0.1}, 0);
       ADD_FAILURE() << "no error on rank " << rank.world.rank;
     } catch (const PeerFailed&) {
       ADD_FAILURE() << "rank " << rank.world.rank << " heard of the failure only from its peer";
