@@ -29,13 +29,19 @@ function(dtrain_precompiled_header name)
   endif()
 endfunction()
 
-# dtrain_layer(NAME [PCH text|tensor|module] SOURCES ... LINKS ...): a shared library dtrain_NAME, also known as dtrain::NAME.
+# dtrain_layer(NAME [PCH text|tensor|module] SOURCES ... LINKS ...): a shared library dtrain_NAME, also known as dtrain::NAME
+# here and, installed, to other projects.
 function(dtrain_layer name)
   cmake_parse_arguments(ARG "" "PCH" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
   add_library(dtrain_${name} SHARED ${ARG_SOURCES})
   add_library(dtrain::${name} ALIAS dtrain_${name})
   target_link_libraries(dtrain_${name} PUBLIC ${ARG_LINKS} PRIVATE dtrain_flags ${ARG_PRIVATE_LINKS})
-  target_include_directories(dtrain_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  target_include_directories(dtrain_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/dtrain>)
+  # Before 1.0 every minor version may change classes: what was linked with another one must not start.
+  set_target_properties(dtrain_${name} PROPERTIES EXPORT_NAME ${name}
+    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  set_property(GLOBAL APPEND PROPERTY DTRAIN_LAYERS dtrain_${name})
   if(ARG_PCH)
     target_precompile_headers(dtrain_${name} REUSE_FROM dtrain_pch_${ARG_PCH})
   endif()

@@ -1,12 +1,13 @@
 # FindLibTorch: LibTorch without Torch's own package, which demands a CUDA toolkit wherever the wheel was built with one.
 #
-# Looks in CMAKE_PREFIX_PATH (a LibTorch folder, or a `torch` folder of the Python package), then in .deps/libtorch/torch.
+# Looks in CMAKE_PREFIX_PATH (a LibTorch folder, or a `torch` folder of the Python package), then in .deps/libtorch/torch and
+# in LibTorch_HINT, where an installed dtrain says which LibTorch it was built with.
 # Targets:
 #   LibTorch::torch        headers, libtorch_cpu, libc10
 #   LibTorch::torch_cuda   the above plus libtorch_cuda, libc10_cuda (only when those libraries are there)
 # Variables: LibTorch_VERSION, LibTorch_ROOT_DIR
 find_path(LibTorch_INCLUDE_DIR ATen/ATen.h
-  PATHS ${PROJECT_SOURCE_DIR}/.deps/libtorch/torch
+  PATHS ${PROJECT_SOURCE_DIR}/.deps/libtorch/torch ${LibTorch_HINT}
   PATH_SUFFIXES include NO_CMAKE_SYSTEM_PATH)
 if(LibTorch_INCLUDE_DIR)
   get_filename_component(LibTorch_ROOT_DIR ${LibTorch_INCLUDE_DIR} DIRECTORY)

@@ -169,20 +169,13 @@ class Checker {
   void check_metric(const std::string& spec) const {
     const std::string name = spec.substr(0, spec.find(':'));
     const MetricName* metric = find_metric(name);
-    if (metric == nullptr) {
-      std::vector<std::string_view> names;
-      for (const MetricName& each : metric_table()) names.push_back(each.name);
-      const std::string nearest = nearest_name(name, names);
-      fail(fmt::format("{} is not a known metric", shown(spec)),
-           fmt::format("{}known: {}", nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest),
-                       fmt::join(names, ", ")));
-    }
+    if (metric == nullptr) return;  // a plugin's, or unknown: resolve() knows
     if (spec.size() == name.size()) return;
-    if (metric->averages.empty()) fail(fmt::format("{} has no average: write \"{}\"", shown(spec), name));
-    const std::string average = spec.substr(name.size() + 1);
-    if (std::find(metric->averages.begin(), metric->averages.end(), average) == metric->averages.end()) {
-      fail(fmt::format("{} has an unknown average", shown(spec)),
-           fmt::format("known: {}", fmt::join(metric->averages, ", ")));
+    if (metric->variants.empty()) fail(fmt::format("{} has no variants: write \"{}\"", shown(spec), name));
+    const std::string variant = spec.substr(name.size() + 1);
+    if (std::find(metric->variants.begin(), metric->variants.end(), variant) == metric->variants.end()) {
+      fail(fmt::format("{} has an unknown variant", shown(spec)),
+           fmt::format("known: {}", fmt::join(metric->variants, ", ")));
     }
   }
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "configs/known_names.h"
 #include "core/digest.h"
 #include "core/error.h"
 
@@ -91,6 +92,15 @@ std::vector<Difference> diff(const TrainConfig& a, const TrainConfig& b) {
 }
 
 std::string settings_help(std::string_view section) {
+  if (section == "hub") {
+    std::string text = "[hub]  Upload of the result; short names of settings under [training]\n";
+    for (const Alias& alias : all_aliases()) {
+      if (alias.section != section) continue;
+      const Setting* setting = find_setting("training", alias.new_name);
+      text += fmt::format("\n  {}  (training.{})\n      {}\n", alias.old_name, alias.new_name, setting->doc);
+    }
+    return text;
+  }
   const auto& sections = all_sections();
   const auto found = std::find_if(sections.begin(), sections.end(), [&](const auto& s) { return s.name == section; });
   if (found == sections.end()) {

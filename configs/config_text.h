@@ -41,4 +41,7 @@ struct Difference {
 // docs/settings.md.
 [[nodiscard]] std::string settings_markdown();
 
+// docs/from-trainingarguments.md.
+[[nodiscard]] std::string arguments_markdown();
+
 }  // namespace dtrain

@@ -14,6 +14,12 @@ const std::vector<Alias>& all_aliases() {
       {"per_gpu_train_batch_size", "per_device_train_batch_size", {}},
       {"per_gpu_eval_batch_size", "per_device_eval_batch_size", {}},
       {"group_by_length", "train_sampling_strategy", {{true, "group_by_length"}, {false, "random"}}},
+      {"push", "push_to_hub", {}, false, "hub"},
+      {"repo", "hub_model_id", {}, false, "hub"},
+      {"strategy", "hub_strategy", {}, false, "hub"},
+      {"private", "hub_private_repo", {}, false, "hub"},
+      {"always_push", "hub_always_push", {}, false, "hub"},
+      {"revision", "hub_revision", {}, false, "hub"},
   };
   return aliases;
 }
@@ -22,12 +28,12 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
   using Other = UnsupportedName::Other;
   static const Json kNone = nullptr;
   static const Json kNothingElse = Json::array();
-  static const char* const kHub =
-      "there is no upload to the Hub; output_dir is a folder that the Hub's own tools can upload";
+  static const char* const kToken =
+      "the token is that of $HF_TOKEN or `hf auth login`, so that no file of a run holds it";
+  static const char* const kRepository = "hub_model_id = \"user/name\" names the repository";
   static const char* const kCompile = "LibTorch has no compiler for models";
   static const char* const kTracker = "there are no trackers; log.jsonl in output_dir holds every record";
   static const char* const kSharding = "every rank holds the whole model";
-  static const char* const kFullEval = "evaluation computes in the precision of training";
   static const char* const kTpu = "there are no TPUs";
   static const char* const kAccelerate = "batches always go to ranks as accelerate's defaults say";
   static const char* const kAmp = "mixed precision is always LibTorch's own";
@@ -36,20 +42,17 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
   static const std::vector<UnsupportedName> names = {
       // Fields of TrainingArguments.
       {"optim_target_modules", kNone, kNothingElse, "there is no GaLore, APOLLO or LOMO"},
-      {"bf16_full_eval", false, kNothingElse, kFullEval},
-      {"fp16_full_eval", false, kNothingElse, kFullEval},
-      {"tf32", kNone, kNothingElse, "matrix products follow LibTorch's default"},
-      {"gradient_checkpointing_kwargs", kNone, kNothingElse, "blocks are always computed again as a whole"},
+      {"gradient_checkpointing_kwargs",
+       kNone,
+       {Json::object(), {{"use_reentrant", false}}, {{"use_reentrant", true}}},
+       "blocks are always computed again as a whole"},
       {"torch_compile", false, kNothingElse, kCompile},
       {"torch_compile_backend", kNone, kNothingElse, kCompile},
       {"torch_compile_mode", kNone, kNothingElse, kCompile},
       {"use_liger_kernel", false, kNothingElse, "these kernels need Python"},
       {"liger_kernel_config", kNone, kNothingElse, "these kernels need Python"},
       {"use_cache", false, kNothingElse, "training keeps no keys and values of earlier calls"},
-      {"auto_find_batch_size", false, kNothingElse,
-       "the batch size is never changed; lower per_device_train_batch_size and raise gradient_accumulation_steps"},
       {"log_on_each_node", true, {false}, "one log per job is written, by rank 0; log_level_replica is for the others"},
-      {"logging_nan_inf_filter", true, {false}, "losses that are not finite are never hidden from the log"},
       {"run_name", kNone, kNothingElse, kTracker, Other::kWarn},
       {"project", "huggingface", kNothingElse, kTracker, Other::kWarn},
       {"trackio_space_id", kNone, kNothingElse, kTracker},
@@ -59,15 +62,12 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
       {"eval_use_gather_object", false, kNothingElse, "only counts and sums travel between ranks"},
       {"include_for_metrics", Json::array(), kNothingElse, "metrics see logits and labels"},
       {"save_on_each_node", false, kNothingElse, "rank 0 writes the checkpoints"},
-      {"enable_jit_checkpoint", false, kNothingElse, "no checkpoint is saved on SIGTERM"},
-      {"push_to_hub", false, kNothingElse, kHub},
-      {"hub_token", kNone, kNothingElse, kHub},
-      {"hub_private_repo", kNone, kNothingElse, kHub},
-      {"hub_model_id", kNone, kNothingElse, kHub},
-      {"hub_strategy", "every_save", kNothingElse, kHub},
-      {"hub_always_push", false, kNothingElse, kHub},
-      {"hub_revision", kNone, kNothingElse, kHub},
-      {"restore_callback_states_from_checkpoint", false, kNothingElse, "callbacks are not restored"},
+      {"enable_jit_checkpoint", false, {true}, "a checkpoint is saved on SIGTERM, SIGINT and SIGUSR2 in any case"},
+      {"hub_token", kNone, kNothingElse, kToken},
+      {"restore_callback_states_from_checkpoint",
+       false,
+       {true},
+       "a resumed run always goes on with the counts of its callbacks"},
       {"accelerator_config", kNone, kNothingElse, kAccelerate},
       {"parallelism_config", kNone, kNothingElse, kSharding},
       {"dataloader_persistent_workers", false, {true}, kThreads},
@@ -75,15 +75,14 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
       {"dataloader_in_order", true, kNothingElse, "batches always come in order"},
       {"remove_unused_columns", true, kNothingElse, kColumns},
       {"label_names", kNone, kNothingElse, kColumns},
-      {"length_column_name", "length", kNothingElse, "lengths are those of the token store"},
-      {"ddp_find_unused_parameters", kNone, {false}, "a parameter without a gradient is an error"},
+      {"length_column_name", "length", kNothingElse, "the lengths are those of the token store", Other::kWarn},
+      {"ddp_find_unused_parameters", kNone, {false, true}, "a parameter without a gradient always counts as zero"},
       {"ddp_broadcast_buffers", kNone, {false, true}, "buffers are constants, copied once from rank 0"},
       {"ddp_static_graph", kNone, {false}, "the reducer needs no such promise"},
       {"fsdp", kNone, {false, "", Json::array()}, kSharding},
       {"fsdp_config", kNone, {Json::object()}, kSharding},
       {"deepspeed", kNone, kNothingElse, "DeepSpeed needs Python"},
       {"debug", "", {Json::array()}, "there is no trace of overflows; a step whose gradient is not finite is reported"},
-      {"skip_memory_metrics", true, kNothingElse, "results hold no memory figures"},
       {"do_train", false, {true}, "`dtrain FILE` trains"},
       {"do_eval",
        false,
@@ -91,6 +90,8 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
        "`dtrain FILE` evaluates when eval_strategy says, `dtrain evaluate FILE` does nothing else"},
       {"do_predict", false, kNothingElse, "`dtrain predict FILE` predicts"},
       {"local_rank", -1, kNothingElse, "mpirun or srun numbers the ranks"},
+      // Further fields of Seq2SeqTrainingArguments.
+      {"sortish_sampler", false, kNothingElse, "train_sampling_strategy = \"group_by_length\" sorts by length"},
       // Arguments of earlier versions.
       {"logging_dir", kNone, kNothingElse, kTracker, Other::kWarn},
       {"save_safetensors", true, kNothingElse, "weights are always safetensors"},
@@ -105,12 +106,12 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
       {"fsdp_min_num_params", 0, kNothingElse, kSharding},
       {"fsdp_transformer_layer_cls_to_wrap", kNone, kNothingElse, kSharding},
       {"sharded_ddp", "", kNothingElse, kSharding},
-      {"push_to_hub_token", kNone, kNothingElse, kHub},
-      {"push_to_hub_model_id", kNone, kNothingElse, kHub},
-      {"push_to_hub_organization", kNone, kNothingElse, kHub},
+      {"push_to_hub_token", kNone, kNothingElse, kToken},
+      {"push_to_hub_model_id", kNone, kNothingElse, kRepository},
+      {"push_to_hub_organization", kNone, kNothingElse, kRepository},
       {"tpu_metrics_debug", false, kNothingElse, kTpu},
       {"tpu_num_cores", kNone, kNothingElse, kTpu},
-      {"ray_scope", "last", kNothingElse, "there is no hyperparameter search"},
+      {"ray_scope", "last", kNothingElse, "`dtrain sweep FILE` searches by itself, without Ray"},
       {"jit_mode_eval", false, kNothingElse, kCompile},
       {"torchdynamo", kNone, kNothingElse, kCompile},
       {"use_ipex", false, kNothingElse, kCompile},
@@ -122,9 +123,9 @@ const std::vector<UnsupportedName>& all_unsupported_names() {
 }
 
 const Alias* find_alias(std::string_view section, std::string_view key) {
-  if (section != "training") return nullptr;
   const auto& aliases = all_aliases();
-  const auto found = std::find_if(aliases.begin(), aliases.end(), [&](const Alias& a) { return a.old_name == key; });
+  const auto found = std::find_if(aliases.begin(), aliases.end(),
+                                  [&](const Alias& a) { return a.section == section && a.old_name == key; });
   return found == aliases.end() ? nullptr : &*found;
 }
 

@@ -1,5 +1,5 @@
-// Names under [training] that are no settings of dtrain, but that a user of the Hugging Face Trainer may write: old
-// names of settings, and arguments of the Trainer that dtrain does not have. Source: transformers 5.17
+// Names that are no settings of dtrain, but that a user may write: old names of settings of the Hugging Face Trainer,
+// the short ones of [hub], and arguments of the Trainer that dtrain does not have. Source: transformers 5.17
 // TrainingArguments, and the arguments that earlier versions had.
 #pragma once
 
@@ -12,12 +12,14 @@
 
 namespace dtrain {
 
-// An old name: accepted with a warning that gives the new one.
+// Another name of a setting under [training]. Those in that section are old ones: accepted with a warning that gives
+// the new one. Those in a section of their own ([hub]) are as good.
 struct Alias {
   std::string old_name;
   std::string new_name;
   std::vector<std::pair<Json, Json>> values;  // old value -> new value; empty: unchanged
   bool is_ratio = false;                      // the value must be in [0, 1)
+  std::string section = "training";           // where this name stands
 };
 
 // An argument of the Trainer that dtrain does not have.

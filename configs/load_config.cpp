@@ -14,6 +14,8 @@
 namespace dtrain {
 namespace {
 
+constexpr std::string_view kSweep = "sweep";
+
 // A name from outside, fit for a one-line message.
 std::string shown_name(const std::string& name) {
   constexpr std::size_t kLongest = 60;
@@ -25,15 +27,22 @@ std::string shown_name(const std::string& name) {
   return text;
 }
 
-std::vector<std::string> section_names() {
-  std::vector<std::string> names;
-  for (const SettingSection& section : all_sections()) names.push_back(section.name);
+// Those of settings.def, then those that have only other names of its settings.
+const std::vector<std::string>& section_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const SettingSection& section : all_sections()) all.push_back(section.name);
+    for (const Alias& alias : all_aliases()) {
+      if (std::find(all.begin(), all.end(), alias.section) == all.end()) all.push_back(alias.section);
+    }
+    return all;
+  }();
   return names;
 }
 
 bool is_section(const std::string& name) {
-  const auto& sections = all_sections();
-  return std::any_of(sections.begin(), sections.end(), [&](const SettingSection& s) { return s.name == name; });
+  const auto& names = section_names();
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 // The first section that has `key` as a setting or as a name known there; "" when none has.
@@ -56,6 +65,9 @@ std::string section_that_has(const std::string& key) {
   for (const Setting& setting : all_settings()) {
     if (setting.section == raw.section) known.push_back(setting.key);
   }
+  for (const Alias& alias : all_aliases()) {
+    if (alias.section == raw.section && raw.section != "training") known.push_back(alias.old_name);
+  }
   std::string hint;
   const std::string other = section_that_has(raw.key);
   if (const std::string nearest = nearest_name(raw.key, known); !nearest.empty()) {
@@ -76,18 +88,25 @@ class Collector {
   void add_file(std::string_view bytes, const std::string& file_name) {
     const RawSettings raw = read_toml(bytes, file_name);
     for (const RawSection& section : raw.sections) {
+      if (section.name == kSweep) {
+        loaded_.warnings.push_back(fmt::format(
+            "{}: [sweep] is for dtrain sweep; this is one run with the settings of the other sections", section.where));
+        continue;
+      }
       if (!is_section(section.name)) fail_unknown_section(section.name, section.where);
     }
     for (const RawSetting& setting : raw.settings) {
+      if (setting.section == kSweep) continue;  // configs/sweep_settings.h
       if (setting.section.empty()) fail_outside(setting);
       add(setting, Origin::Kind::kFile);
     }
   }
 
   void add_override(const std::string& argument) {
-    const std::string where = fmt::format("--set {}", shown_name(argument));
     const std::size_t equals = argument.find('=');
     const std::string name = argument.substr(0, equals);
+    // Messages show the argument, but never a token.
+    const std::string where = fmt::format("--set {}", shown_name(name.ends_with("hub_token") ? name : argument));
     const std::size_t dot = name.find('.');
     if (equals == std::string::npos || dot == std::string::npos) {
       const std::string section = section_that_has(name);
@@ -126,7 +145,7 @@ class Collector {
 
   static const Setting* setting_of(const RawSetting& raw) {
     const Alias* alias = find_alias(raw.section, raw.key);
-    return find_setting(raw.section, alias != nullptr ? alias->new_name : raw.key);
+    return alias != nullptr ? find_setting("training", alias->new_name) : find_setting(raw.section, raw.key);
   }
 
   // Strings need no quotes on the command line; what is no TOML value is taken as a string, and checked as one.
@@ -183,12 +202,15 @@ class Collector {
     given_[setting->name()] = Given{written_name, raw.where, kind};
   }
 
-  // Turns an old name into the new one, with a warning.
+  // Turns another name into that of the setting; an old one with a warning.
   void rename(const Alias& alias, RawSetting& raw) {
     const std::string old_name = fmt::format("{}.{}", raw.section, alias.old_name);
-    loaded_.warnings.push_back(fmt::format("{}: {} is an old name, write {}.{}{}", raw.where, old_name, raw.section,
-                                           alias.new_name,
-                                           alias.is_ratio ? " (below 1 it is a share of all steps)" : ""));
+    if (alias.section == "training") {
+      loaded_.warnings.push_back(fmt::format("{}: {} is an old name, write training.{}{}", raw.where, old_name,
+                                             alias.new_name,
+                                             alias.is_ratio ? " (below 1 it is a share of all steps)" : ""));
+    }
+    raw.section = "training";
     raw.key = alias.new_name;
     if (alias.is_ratio && (!raw.value.is_number() || !(raw.value.get<double>() >= 0 && raw.value.get<double>() < 1))) {
       throw usage_error(
@@ -220,24 +242,26 @@ class Collector {
 };
 
 LoadedConfig read_all(std::string_view toml_bytes, const std::string& file_name,
-                      const std::vector<std::string>& overrides) {
+                      const std::vector<std::string>& overrides, Parts parts) {
   LoadedConfig loaded;
   for (const Setting& setting : all_settings()) loaded.origins[setting.name()] = Origin{};
   Collector collector(loaded);
   collector.add_file(toml_bytes, file_name);
   for (const std::string& argument : overrides) collector.add_override(argument);
-  resolve(loaded.config, loaded.origins);
+  resolve(loaded.config, loaded.origins, parts);
   return loaded;
 }
 
 // What a run from the command line cannot do without.
 void check_inputs(const LoadedConfig& loaded, const std::string& file_name) {
-  for (const char* name : {"model.path", "data.train"}) {
-    if (loaded.origins.at(name).kind == Origin::Kind::kDefault) {
-      throw usage_error(fmt::format("{}: {}: missing", file_name, name),
-                        fmt::format("write it into the file, or pass --set {}=...", name));
-    }
-  }
+  const auto require = [&](const char* name) {
+    if (loaded.origins.at(name).kind != Origin::Kind::kDefault) return;
+    throw usage_error(fmt::format("{}: {}: missing", file_name, name),
+                      fmt::format("write it into the file, or pass --set {}=...", name));
+  };
+  if (!loaded.config.model.name) require("model.path");
+  require("tokenizer.path");  // follows from model.path, as a rule
+  require("data.train");
   const std::string& strategy = loaded.config.training.eval_strategy;
   if (strategy != "no" && !loaded.config.data.eval && !loaded.config.data.eval_fraction) {
     throw usage_error(fmt::format("{}: training.eval_strategy: \"{}\" needs evaluation data",
@@ -262,14 +286,14 @@ std::string Origin::text() const {
 }
 
 LoadedConfig load_config(std::string_view toml_bytes, const std::string& file_name,
-                         const std::vector<std::string>& overrides) {
-  LoadedConfig loaded = read_all(toml_bytes, file_name, overrides);
-  check_inputs(loaded, file_name);
+                         const std::vector<std::string>& overrides, Parts parts) {
+  LoadedConfig loaded = read_all(toml_bytes, file_name, overrides, parts);
+  if (parts == Parts::kOfSettings) check_inputs(loaded, file_name);
   return loaded;
 }
 
 TrainConfig read_saved_config(std::string_view toml_bytes, const std::string& file_name) {
-  return read_all(toml_bytes, file_name, {}).config;
+  return read_all(toml_bytes, file_name, {}, Parts::kOwn).config;
 }
 
 }  // namespace dtrain

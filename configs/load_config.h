@@ -28,17 +28,21 @@ struct LoadedConfig {
   std::vector<std::string> warnings;  // one line each; for rank 0 to log
 };
 
+// Whose model, data and metrics a run has: those that the settings name, or a program's own, of which the settings need
+// not speak.
+enum class Parts { kOfSettings, kOwn };
+
 // `overrides` are "section.key=value"; later ones win, and all of them win over the file. Values are TOML; strings need
 // no quotes; an empty value restores the default. Throws Error(kUsage): "file:line:column: section.key: reason".
 [[nodiscard]] LoadedConfig load_config(std::string_view toml_bytes, const std::string& file_name,
-                                       const std::vector<std::string>& overrides = {});
+                                       const std::vector<std::string>& overrides = {},
+                                       Parts parts = Parts::kOfSettings);
 
-// Reads what to_toml wrote. Unlike load_config it does not ask for model.path and data: a program that hands its own
-// model and data to the Trainer leaves them empty.
+// Reads what to_toml wrote, of whichever Parts.
 [[nodiscard]] TrainConfig read_saved_config(std::string_view toml_bytes, const std::string& file_name);
 
 // Fills in the defaults that depend on other settings and refuses contradictions. load_config does this already; a
 // program that builds a TrainConfig itself calls it. `origins` may be empty; it gets entries for what was derived.
-void resolve(TrainConfig& config, Origins& origins);
+void resolve(TrainConfig& config, Origins& origins, Parts parts = Parts::kOwn);
 
 }  // namespace dtrain

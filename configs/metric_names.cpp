@@ -1,6 +1,7 @@
 #include "configs/metric_names.h"
 
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -9,17 +10,25 @@ namespace dtrain {
 const std::vector<MetricName>& metric_table() {
   constexpr unsigned kLabels = kPredictsClasses | kPredictsTags;
   static const std::vector<std::string_view> kAverages = {"binary", "micro", "macro", "weighted"};
-  static const std::vector<MetricName> table = {{"accuracy", kLabels | kPredictsWords, {}, {}},
-                                                {"f1", kLabels, kAverages, {}},
-                                                {"precision", kLabels, kAverages, {}},
-                                                {"recall", kLabels, kAverages, {}},
-                                                {"matthews_correlation", kLabels, {}, {}},
-                                                {"roc_auc", kLabels, {"macro", "weighted"}, {}},
-                                                {"mse", kPredictsNumbers, {}, {}},
-                                                {"mae", kPredictsNumbers, {}, {}},
-                                                {"pearsonr", kPredictsNumbers, {}, {}},
-                                                {"spearmanr", kPredictsNumbers, {}, {}},
-                                                {"perplexity", kPredictsWords, {}, {}}};
+  static const std::vector<MetricName> table = {
+      {"accuracy", kLabels | kPredictsWords, {}, {}},
+      {"f1", kLabels, kAverages, {}},
+      {"precision", kLabels, kAverages, {}},
+      {"recall", kLabels, kAverages, {}},
+      {"matthews_correlation", kLabels, {}, {}},
+      {"roc_auc", kLabels, {"macro", "weighted"}, {}},
+      {"mse", kPredictsNumbers, {}, {}},
+      {"mae", kPredictsNumbers, {}, {}},
+      {"pearsonr", kPredictsNumbers, {}, {}},
+      {"spearmanr", kPredictsNumbers, {}, {}},
+      {"perplexity", kPredictsWords, {}, {}},
+      {"seqeval", kPredictsTags, {"micro", "macro", "weighted", "strict"}, {"precision", "recall", "f1", "accuracy"}},
+      {"bleu", kPredictsTexts, {"none", "char", "lowercase"}, {}},
+      {"rouge1", kPredictsTexts, {}, {}},
+      {"rouge2", kPredictsTexts, {}, {}},
+      {"rougeL", kPredictsTexts, {}, {}},
+      {"rougeLsum", kPredictsTexts, {}, {}},
+      {"exact_match", kPredictsTexts, {}, {}}};
   return table;
 }
 
@@ -37,11 +46,21 @@ std::string metric_names_for(unsigned predicts) {
   return names;
 }
 
+bool predicts_texts(std::string_view spec) {
+  const MetricName* known = find_metric(spec.substr(0, spec.find(':')));
+  return known != nullptr && (known->predicts & kPredictsTexts) != 0;
+}
+
 std::vector<std::string> metric_result_names(std::string_view spec) {
   const std::string_view name = spec.substr(0, spec.find(':'));
   const MetricName* known = find_metric(name);
   if (known == nullptr || known->results.empty()) return {std::string(name)};
   return {known->results.begin(), known->results.end()};
+}
+
+bool less_is_better(std::string_view result) {
+  constexpr std::array<std::string_view, 4> kErrors = {"loss", "perplexity", "mse", "mae"};
+  return std::any_of(kErrors.begin(), kErrors.end(), [&](std::string_view error) { return result.ends_with(error); });
 }
 
 unsigned predicts_of_task(std::string_view task, bool numbers) {

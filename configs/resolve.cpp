@@ -2,24 +2,24 @@
 // _validate_args of 5.17), made stricter where that lets a contradiction pass.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <initializer_list>
-#include <map>
 #include <string>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "configs/collator_names.h"
 #include "configs/group_settings.h"
 #include "configs/load_config.h"
 #include "configs/metric_names.h"
 #include "configs/setting.h"
 #include "core/error.h"
+#include "core/file.h"
+#include "core/hub_folder.h"
 
 namespace dtrain {
 namespace {
-
-// Metrics of which less is better, by the end of their names.
-constexpr const char* kErrors[] = {"loss", "perplexity", "mse", "mae"};
 
 // Schedules that the evaluations drive, not the steps.
 bool follows_metric(const TrainingConfig& training) {
@@ -28,7 +28,8 @@ bool follows_metric(const TrainingConfig& training) {
 
 class Resolver {
  public:
-  Resolver(TrainConfig& config, Origins& origins) : config_(config), origins_(origins) {}
+  Resolver(TrainConfig& config, Origins& origins, Parts parts)
+      : config_(config), origins_(origins), names_are_open_(parts == Parts::kOwn || config.model.plugin.has_value()) {}
 
   void run() {
     fill_in();
@@ -38,6 +39,7 @@ class Resolver {
     check_training();
     check_groups();
     check_strategies();
+    check_hub();
     check_schedule();
     check_best_model();
   }
@@ -60,13 +62,20 @@ class Resolver {
 
   void fill_in() {
     TrainingConfig& training = config_.training;
-    if (!config_.tokenizer.path && !config_.model.path.empty()) {
+    // A TorchScript file has no tokenizer beside it.
+    if (!config_.tokenizer.path && !config_.model.path.empty() && !config_.model.path.ends_with(".pt")) {
       config_.tokenizer.path = config_.model.path;
       derived("tokenizer.path", "model.path");
     }
     if (!config_.model.num_labels && !config_.data.labels.empty()) {
       config_.model.num_labels = static_cast<std::int64_t>(config_.data.labels.size());
       derived("model.num_labels", "data.labels");
+    }
+    if (training.push_to_hub && !training.hub_model_id) {
+      const std::filesystem::path folder =
+          std::filesystem::absolute(expand_home(training.output_dir)).lexically_normal();
+      training.hub_model_id = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+      derived("training.hub_model_id", "training.output_dir");
     }
     if (!training.data_seed) {
       training.data_seed = training.seed;
@@ -82,10 +91,7 @@ class Resolver {
               training.load_best_model_at_end ? "training.load_best_model_at_end" : "training.lr_scheduler_type");
     }
     if (training.metric_for_best_model && !training.greater_is_better) {
-      const std::string& metric = *training.metric_for_best_model;
-      const bool is_error = std::any_of(std::begin(kErrors), std::end(kErrors),
-                                        [&](const char* error) { return metric.ends_with(error); });
-      training.greater_is_better = !is_error;
+      training.greater_is_better = !less_is_better(*training.metric_for_best_model);
       derived("training.greater_is_better", "training.metric_for_best_model");
     }
   }
@@ -101,21 +107,24 @@ class Resolver {
       fail({"data.random_replace_prob", "data.mask_replace_prob"}, "the two shares are more than 1 together",
            "lower one of them");
     }
-    const std::vector<std::string> texts = {"default", "padding"};
-    const std::map<std::string, std::vector<std::string>> fitting = {{"sequence-classification", texts},
-                                                                     {"token-classification", {"token_classification"}},
-                                                                     {"masked-lm", {"language_modeling"}},
-                                                                     {"causal-lm", {"language_modeling", "flattening"}},
-                                                                     {"seq2seq-lm", {"seq2seq"}}};
-    const std::vector<std::string>& choices = fitting.at(task);
-    if (data.collator != "auto" && std::find(choices.begin(), choices.end(), data.collator) == choices.end()) {
-      fail({"data.collator", "model.task"}, fmt::format("\"{}\" does not fit the task {}", data.collator, task),
-           fmt::format("leave it out, or write one of: {}", fmt::join(choices, ", ")));
+    const std::vector<std::string>& choices = collators_of_task(task);
+    if (data.collator == "auto" || std::find(choices.begin(), choices.end(), data.collator) != choices.end()) return;
+    if (!is_collator_name(data.collator)) {
+      if (names_are_open_) return;
+      const std::string nearest = nearest_name(data.collator, collator_names());
+      fail({"data.collator"}, fmt::format("\"{}\" is not a known choice", data.collator),
+           fmt::format("{}choose one of: auto, {}",
+                       nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest), fmt::join(choices, ", ")));
     }
+    fail({"data.collator", "model.task"}, fmt::format("\"{}\" does not fit the task {}", data.collator, task),
+         fmt::format("leave it out, or write one of: {}", fmt::join(choices, ", ")));
   }
 
   void check_model() const {
     const ModelConfig& model = config_.model;
+    if (model.name && !model.plugin) {
+      fail({"model.name"}, "names a model of a plugin, and there is none", "set model.plugin to the plugin's library");
+    }
     if (model.task != "sequence-classification" && model.problem_type &&
         *model.problem_type != "single_label_classification") {
       fail({"model.problem_type", "model.task"}, fmt::format("the task {} has one class for each token", model.task),
@@ -149,8 +158,16 @@ class Resolver {
     if (!model.problem_type && !model.num_labels && predicts == kPredictsClasses) predicts |= kPredictsNumbers;
     if (model.problem_type == "multi_label_classification") predicts |= kPredictsNumbers;
     for (const std::string& spec : config_.metrics.compute) {
-      const MetricName* known = find_metric(std::string_view(spec).substr(0, spec.find(':')));
-      if (known == nullptr || (known->predicts & predicts) != 0) continue;
+      const std::string name = spec.substr(0, spec.find(':'));
+      const MetricName* known = find_metric(name);
+      if (known == nullptr && !names_are_open_) fail_unknown_metric(spec, name);
+      if (known == nullptr) continue;
+      if (known->predicts == kPredictsTexts && model.task == "seq2seq-lm" && !config_.training.predict_with_generate) {
+        fail({"metrics.compute", "training.predict_with_generate"},
+             fmt::format("\"{}\" judges texts, and evaluation writes none", spec),
+             "set training.predict_with_generate = true");
+      }
+      if ((known->predicts & predicts) != 0) continue;
       fail({"metrics.compute", "model.task", "model.problem_type"},
            fmt::format("\"{}\" does not judge {}", spec,
                        numbers ? "a regression" : fmt::format("the task {}", model.task)),
@@ -158,10 +175,36 @@ class Resolver {
     }
   }
 
+  [[noreturn]] void fail_unknown_metric(const std::string& spec, const std::string& name) const {
+    std::vector<std::string_view> names;
+    for (const MetricName& each : metric_table()) names.push_back(each.name);
+    const std::string nearest = nearest_name(name, names);
+    fail({"metrics.compute"}, fmt::format("\"{}\" is not a known metric", spec),
+         fmt::format("{}known: {}", nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest),
+                     fmt::join(names, ", ")));
+  }
+
   void check_training() const {
     const TrainingConfig& training = config_.training;
+    const auto needs_writing_task = [&](bool is_set, const char* name) {
+      if (!is_set || config_.model.task == "seq2seq-lm") return;
+      fail({name, "model.task"}, fmt::format("the task {} writes no texts", config_.model.task),
+           "remove it, or set model.task = \"seq2seq-lm\"");
+    };
+    needs_writing_task(training.predict_with_generate, "training.predict_with_generate");
+    needs_writing_task(training.generation_max_length.has_value(), "training.generation_max_length");
+    needs_writing_task(training.generation_num_beams.has_value(), "training.generation_num_beams");
+    needs_writing_task(training.generation_config.has_value(), "training.generation_config");
+    if (training.predict_with_generate && training.prediction_loss_only) {
+      fail({"training.prediction_loss_only", "training.predict_with_generate"},
+           "the loss alone is wanted, and so are texts", "remove one of the two");
+    }
     if (training.bf16 && training.fp16) {
       fail({"training.fp16", "training.bf16"}, "fp16 and bf16 cannot both be true", "set one of them to false");
+    }
+    if (training.bf16_full_eval && training.fp16_full_eval) {
+      fail({"training.fp16_full_eval", "training.bf16_full_eval"},
+           "fp16_full_eval and bf16_full_eval cannot both be true", "set one of them to false");
     }
     if (training.max_steps == 0) {
       fail({"training.max_steps"}, "0 steps would train nothing", "-1 leaves the number of steps to num_train_epochs");
@@ -173,6 +216,19 @@ class Resolver {
     if (training.dataloader_prefetch_factor && training.dataloader_num_workers == 0) {
       fail({"training.dataloader_prefetch_factor"}, "needs dataloader_num_workers > 0",
            "set training.dataloader_num_workers = 1, or remove dataloader_prefetch_factor");
+    }
+  }
+
+  void check_hub() const {
+    const TrainingConfig& training = config_.training;
+    if (training.hub_model_id && !is_repository_name(*training.hub_model_id)) {
+      fail({"training.hub_model_id", "training.push_to_hub"},
+           fmt::format("\"{}\" cannot be the name of a repository", *training.hub_model_id),
+           "write \"user/name\" with letters, digits, -, _ and .");
+    }
+    if (training.hub_revision && (training.hub_revision->empty() || training.hub_revision->front() == '-')) {
+      fail({"training.hub_revision"}, fmt::format("\"{}\" cannot be the name of a branch", *training.hub_revision),
+           "leave it out for the main branch");
     }
   }
 
@@ -283,6 +339,7 @@ class Resolver {
   }
 
   void check_metric_name(const std::string& metric) const {
+    if (names_are_open_) return;  // the first evaluation tells
     const std::string name = metric.starts_with("eval_") ? metric.substr(5) : metric;
     std::vector<std::string> known = {"loss"};
     if (!config_.training.prediction_loss_only) {
@@ -298,10 +355,11 @@ class Resolver {
 
   TrainConfig& config_;
   Origins& origins_;
+  bool names_are_open_;  // of collators and metrics: not all are in dtrain's own tables
 };
 
 }  // namespace
 
-void resolve(TrainConfig& config, Origins& origins) { Resolver(config, origins).run(); }
+void resolve(TrainConfig& config, Origins& origins, Parts parts) { Resolver(config, origins, parts).run(); }
 
 }  // namespace dtrain

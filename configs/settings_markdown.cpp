@@ -56,12 +56,20 @@ std::string settings_markdown() {
       "Accepted under `[training]` with a warning that gives the new name; both at once are an error.\n\n"
       "| old name | new name |\n| --- | --- |\n";
   for (const Alias& alias : all_aliases()) {
+    if (alias.section != "training") continue;
     std::string values;
     for (const auto& [from, to] : alias.values) {
       values += fmt::format("{}{} is {}", values.empty() ? ": " : ", ", code(toml_text(from)), code(toml_text(to)));
     }
     page += fmt::format("| `{}` | `{}`{}{} |\n", alias.old_name, alias.new_name, values,
                         alias.is_ratio ? " (from 0 to below 1)" : "");
+  }
+  page +=
+      "\n## [hub]\n\n"
+      "Short names of settings under `[training]`; one of the two is enough.\n\n"
+      "| short name | setting |\n| --- | --- |\n";
+  for (const Alias& alias : all_aliases()) {
+    if (alias.section == "hub") page += fmt::format("| `hub.{}` | `training.{}` |\n", alias.old_name, alias.new_name);
   }
   page +=
       "\n## Arguments of the Trainer that dtrain does not have\n\n"

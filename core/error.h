@@ -1,6 +1,6 @@
 // Error: the one exception type for everything that comes from outside (files, settings, sockets, other ranks).
 // It carries the exit code of the process, one line that says what is wrong and where, and a hint that says what to do.
-// It is thrown anywhere and caught once, in launcher/main.cpp. DTRAIN_CHECK is for broken invariants: a defect in
+// It is thrown anywhere and caught once, in dist/run_job.cpp. DTRAIN_CHECK is for broken invariants: a defect in
 // dtrain.
 #pragma once
 

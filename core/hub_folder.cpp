@@ -17,16 +17,6 @@ fs::path hub_cache() {
   return expand_home("~/.cache/huggingface/hub");
 }
 
-// Letters, digits, '-', '_', '.', and at most one '/': what the Hub allows as the name of a repository.
-bool is_repository_name(std::string_view name) {
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-           c == '.' || c == '/';
-  };
-  return !name.empty() && name.front() != '/' && name.back() != '/' && name.front() != '.' &&
-         std::all_of(name.begin(), name.end(), allowed) && std::count(name.begin(), name.end(), '/') <= 1;
-}
-
 std::string trimmed(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
   return text;
@@ -49,7 +39,26 @@ std::optional<fs::path> snapshot_in(const fs::path& repository) {
   return snapshot;
 }
 
+// One of the two parts of a repository's name.
+bool is_repository_part(std::string_view part) {
+  const auto at_end = [](char c) { return c != '-' && c != '.'; };
+  const auto allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == '.';
+  };
+  return !part.empty() && part.size() <= 96 && at_end(part.front()) && at_end(part.back()) &&
+         std::all_of(part.begin(), part.end(), allowed) && part.find("--") == std::string_view::npos &&
+         part.find("..") == std::string_view::npos;
+}
+
 }  // namespace
+
+bool is_repository_name(std::string_view name) {
+  if (name.ends_with(".git")) return false;
+  const std::size_t slash = name.find('/');
+  if (slash == std::string_view::npos) return is_repository_part(name);
+  return is_repository_part(name.substr(0, slash)) && is_repository_part(name.substr(slash + 1));
+}
 
 fs::path pretrained_folder(std::string_view name) {
   const fs::path folder = expand_home(name);

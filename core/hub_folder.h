@@ -10,6 +10,11 @@
 
 namespace dtrain {
 
+// Whether the Hub allows it as the name of a repository, "user/name" or "name" (huggingface_hub's validate_repo_id):
+// letters, digits, '-', '_' and '.', neither '-' nor '.' at an end, no "--" or "..", at most 96 characters, not
+// "*.git".
+[[nodiscard]] bool is_repository_name(std::string_view name);
+
 // `name` is an existing folder, or "org/model" / "model" whose files the `hf` command has put into the cache. Throws
 // Error(kUsage) that says which command fetches it.
 [[nodiscard]] std::filesystem::path pretrained_folder(std::string_view name);

@@ -52,6 +52,27 @@ std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, st
   return order;
 }
 
+std::vector<std::int64_t> length_grouped_order(const std::vector<std::int64_t>& lengths, std::int64_t group,
+                                               std::uint64_t seed, std::int64_t epoch) {
+  constexpr std::int64_t kMostGroups = 50;
+  constexpr std::int64_t kFewestStretches = 4;
+  DTRAIN_CHECK(group > 0, "groups of {} examples", group);
+  const std::int64_t size = std::ssize(lengths);
+  const std::int64_t groups = std::clamp<std::int64_t>(size / (group * kFewestStretches), 1, kMostGroups);
+  std::vector<std::int64_t> order = sample_order(size, seed, epoch, Sampling::kRandom);
+  const auto length = [&](std::int64_t example) { return lengths[static_cast<std::size_t>(example)]; };
+  const auto at_place = [&](std::int64_t place) { return order.begin() + static_cast<std::ptrdiff_t>(place); };
+  auto longest = order.begin();
+  for (std::int64_t first = 0; first < size; first += groups * group) {
+    const auto stretch = at_place(first);
+    std::stable_sort(stretch, at_place(std::min(size, first + groups * group)),
+                     [&](std::int64_t a, std::int64_t b) { return length(a) > length(b); });
+    if (length(*stretch) > length(*longest)) longest = stretch;
+  }
+  if (size > 0) std::iter_swap(order.begin(), longest);
+  return order;
+}
+
 std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options,
                                   const std::function<std::int64_t(std::int64_t)>& tokens) {
   DTRAIN_CHECK(

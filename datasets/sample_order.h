@@ -32,6 +32,15 @@ struct MicroBatchPlan {
 [[nodiscard]] std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, std::int64_t epoch,
                                                      Sampling sampling);
 
+// The order of transformers' LengthGroupedSampler (get_length_grouped_indices of 5.17) with a CPU generator seeded
+// seed + epoch: randperm, cut into stretches of up to 50 times `group` examples (of a quarter of the data set where
+// that is less), each sorted by length, longest first; then the longest example of all changes places with the first
+// one, so that memory runs out at once or never. `group` is the number of examples of a rank's step: batch size times
+// accumulation.
+[[nodiscard]] std::vector<std::int64_t> length_grouped_order(const std::vector<std::int64_t>& lengths,
+                                                             std::int64_t group, std::uint64_t seed,
+                                                             std::int64_t epoch);
+
 // All micro-batches of one rank for one epoch; every rank gets the same number of them when even_batches or drop_last.
 // At world_size 1 the last micro-batch is simply short: there is nothing to even out. With `tokens`, the number of
 // tokens of an example, a round of uneven examples is dealt anew, longest first, to the rank that has the fewest tokens

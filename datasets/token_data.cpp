@@ -340,9 +340,10 @@ std::unique_ptr<FileLock> wait_for_lock(const fs::path& path) {
 }  // namespace
 
 std::shared_ptr<const Dataset> load_token_data(const TokenDataOptions& options, const Tokenizer& tokenizer,
-                                               bool may_build, const TokenProgress& progress) {
+                                               bool may_build, const TokenProgress& progress, fs::path* store) {
   const TokenOrigin origin = origin_of(options, tokenizer);
   const fs::path path = store_path(options, origin);
+  if (store != nullptr) *store = path;
   std::string reason;
   if (auto dataset = try_open(path, origin, reason)) return dataset;
   if (!may_build) {

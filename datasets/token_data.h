@@ -58,9 +58,10 @@ using TokenProgress = std::function<void(std::int64_t done, std::int64_t total)>
 // Opens the store for these options, or builds it when it is missing, stale or damaged (with one warning that says
 // why). Throws what read_raw_dataset() throws; Error(kData) for a text without a single token, for fewer examples than
 // asked for, and for a missing or damaged store when `may_build` is false; Error(kIo) when the cache folder cannot be
-// written.
+// written. `store`, when given, receives the path of the store.
 [[nodiscard]] std::shared_ptr<const Dataset> load_token_data(const TokenDataOptions& options,
                                                              const Tokenizer& tokenizer, bool may_build,
-                                                             const TokenProgress& progress = {});
+                                                             const TokenProgress& progress = {},
+                                                             std::filesystem::path* store = nullptr);
 
 }  // namespace dtrain

@@ -15,12 +15,14 @@
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 7> kCommands = {"train",  "evaluate", "predict", "report",
-                                                       "config", "doctor",   "help"};
-constexpr std::array<std::string_view, 9> kOptions = {"--set",        "--bind",     "--model", "--data",   "--out",
-                                                      "--unlabelled", "--markdown", "--help",  "--version"};
+constexpr std::array<std::string_view, 10> kCommands = {"train", "evaluate", "predict", "prepare", "export",
+                                                        "sweep", "report",   "config",  "doctor",  "help"};
+constexpr std::array<std::string_view, 13> kOptions = {
+    "--set",        "--ranks",    "--bind",      "--model", "--data",   "--out", "--dtype", "--max-shard-size",
+    "--unlabelled", "--markdown", "--arguments", "--help",  "--version"};
 // Those with a value in the next word.
-constexpr std::array<std::string_view, 5> kValueOptions = {"--set", "--bind", "--model", "--data", "--out"};
+constexpr std::array<std::string_view, 8> kValueOptions = {"--set",  "--ranks", "--bind",  "--model",
+                                                           "--data", "--out",   "--dtype", "--max-shard-size"};
 
 const char* const kSeeHelp = "dtrain --help shows commands, options and examples";
 
@@ -115,12 +117,25 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   CLI::App* predict = app.add_subcommand("predict");
   predict->add_flag("--unlabelled", parsed.unlabelled);
   add_uses_of_model(predict);
+  CLI::App* prepare = app.add_subcommand("prepare");
+  prepare->add_option("file", parsed.file)->required();
+  add_shared(prepare);
+  CLI::App* export_model = app.add_subcommand("export");
+  CLI::Option* export_folder = export_model->add_option("folder", parsed.folder);
+  export_model->add_option("--out", parsed.out);
+  export_model->add_option("--dtype", parsed.dtype);
+  export_model->add_option("--max-shard-size", parsed.max_shard_size);
+  CLI::App* sweep = app.add_subcommand("sweep");
+  sweep->add_option("file", parsed.file)->required();
+  sweep->add_option("--ranks", parsed.ranks)->check(CLI::Range(1, 65536));
+  add_shared(sweep);
   CLI::App* report = app.add_subcommand("report");
   CLI::Option* report_folder = report->add_option("folder", parsed.folder);
   report->add_option("--out", parsed.out);
   CLI::App* config = app.add_subcommand("config");
   CLI::Option* config_file = config->add_option("file", parsed.file);
   config->add_flag("--markdown", parsed.markdown);
+  config->add_flag("--arguments", parsed.arguments_page);
   add_shared(config);
   CLI::App* doctor = app.add_subcommand("doctor");
   doctor->add_option("folder", parsed.folder);
@@ -138,12 +153,19 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   if (*train) parsed.command = Arguments::Command::kTrain;
   if (*evaluate) parsed.command = Arguments::Command::kEvaluate;
   if (*predict) parsed.command = Arguments::Command::kPredict;
+  if (*prepare) parsed.command = Arguments::Command::kPrepare;
+  if (*export_model) parsed.command = Arguments::Command::kExport;
+  if (*sweep) parsed.command = Arguments::Command::kSweep;
   if (*report) parsed.command = Arguments::Command::kReport;
   if (*config) parsed.command = Arguments::Command::kConfig;
   if (*doctor) parsed.command = Arguments::Command::kDoctor;
   if (*help) parsed.command = Arguments::Command::kHelp;
-  if (*config && !parsed.markdown && config_file->empty()) {
+  if (*config && !parsed.markdown && !parsed.arguments_page && config_file->empty()) {
     throw usage_error("config: no configuration file", "dtrain config FILE.toml prints the resolved file");
+  }
+  if (*export_model && (export_folder->empty() || parsed.out.empty())) {
+    throw usage_error(export_folder->empty() ? "export: no folder" : "export: --out is missing",
+                      "dtrain export FOLDER --out NEW, where FOLDER is the output_dir of a run or a checkpoint");
   }
   if (*report && report_folder->empty()) {
     throw usage_error("report: no folder", "dtrain report FOLDER, where FOLDER is the output_dir of a run");
@@ -156,6 +178,7 @@ std::string help_text(const std::string& section) {
   std::string sections;
   for (const SettingSection& each : all_sections())
     sections += fmt::format("  dtrain help {:<12} {}\n", each.name, each.doc);
+  sections += fmt::format("  dtrain help {:<12} {}\n", "hub", "Upload of the result to the Hugging Face Hub.");
   return fmt::format(
       R"(dtrain trains a transformer on one or many GPUs, or on CPUs, with the settings, numbers and files of the
 Hugging Face Trainer and without Python.
@@ -164,9 +187,13 @@ Commands
   dtrain FILE.toml             train (also: dtrain train FILE.toml)
   dtrain evaluate FILE.toml    loss and metrics of the trained model (output_dir) on data.eval
   dtrain predict FILE.toml     its prediction for every example of data.eval, as JSON Lines
+  dtrain prepare FILE.toml     tokenise the data now, so that a later run starts at once; prints a table of what is there
+  dtrain export FOLDER --out NEW   the model of a run or checkpoint as a clean folder for the Hub, maybe in another type
+  dtrain sweep FILE.toml       search the settings that [sweep] names: one run for each trial (docs/sweep.md)
   dtrain report FOLDER         the run in this output_dir as one HTML page: charts, evaluations, settings
   dtrain config FILE.toml      print the resolved settings and where each value comes from; trains nothing
   dtrain config --markdown     print the page about all settings (docs/settings.md)
+  dtrain config --arguments    print the page from TrainingArguments to dtrain (docs/from-trainingarguments.md)
   dtrain doctor [FOLDER]       check this machine or job: MPI, devices, cores, sums over ranks, disk
   dtrain help SECTION          explain the settings of one section
 
@@ -177,7 +204,10 @@ Options
   --model FOLDER               evaluate, predict: another model: a checkpoint, or one of the Hub
   --data FILE                  evaluate, predict: other data than data.eval
   --out FILE                   evaluate: write the results as JSON; predict: default predictions.jsonl in output_dir;
-                               report: default report.html in the folder
+                               report: default report.html in the folder; export: the new folder
+  --dtype TYPE                 export: float32, float16 or bfloat16; default: as the weights are
+  --max-shard-size SIZE        export: cut the weights into files of at most this size (5GB; 500MB, 2GiB)
+  --ranks N                    sweep: start each trial with mpirun -np N
   --unlabelled                 predict: the data has no labels
   --version                    versions of dtrain and its libraries
   --help                       this text
@@ -189,6 +219,8 @@ Examples
   dtrain imdb.toml --set training.learning_rate=1e-4 --set training.output_dir=results/b
   dtrain imdb.toml --set training.resume_from_checkpoint=latest
   dtrain predict imdb.toml --data new.jsonl --unlabelled --out new-predicted.jsonl
+  dtrain imdb.toml --set hub.push=true --set hub.repo=me/imdb    to the Hub; needs the program hf and a token
+  dtrain export results/imdb --out imdb-bf16 --dtype bfloat16
 
 Settings
 {}  docs/settings.md lists them all. [training] has the names and defaults of transformers.TrainingArguments.

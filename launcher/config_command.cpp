@@ -13,6 +13,8 @@ ExitCode run_config(const Arguments& arguments) {
   std::string text;
   if (arguments.markdown) {
     text = settings_markdown();
+  } else if (arguments.arguments_page) {
+    text = arguments_markdown();
   } else {
     const LoadedConfig loaded = load_config(read_config_file(arguments.file), arguments.file, arguments.overrides);
     for (const std::string& warning : loaded.warnings) log::warning("{}", warning);

@@ -14,6 +14,13 @@ namespace {
 ChosenDevice the_cpu(const TrainingConfig& training) {
   if (training.fp16)
     throw usage_error("training.fp16 needs a GPU, and this run uses the CPU", "set training.bf16 = true instead");
+  if (training.fp16_full_eval) {
+    throw usage_error("training.fp16_full_eval needs a GPU, and this run uses the CPU",
+                      "set training.bf16_full_eval = true instead");
+  }
+  if (training.tf32.value_or(false)) {
+    throw usage_error("training.tf32 needs an NVIDIA GPU from Ampere on, and this run uses the CPU", "remove the line");
+  }
   return {};
 }
 
@@ -34,8 +41,15 @@ ChosenDevice choose_device(const TrainingConfig& training, const World& world) {
   GpuBackend& backend = load_gpu_backend();
   backend.set_device(world.local_rank);
   const std::string name = backend.device_name(world.local_rank);
-  if (training.bf16 && !backend.supports_bf16(world.local_rank)) {
-    throw usage_error(fmt::format("training.bf16: {} has no bfloat16", name), "set training.fp16 = true instead");
+  // Bfloat16 and TensorFloat-32 came with the same generation.
+  if (!backend.supports_bf16(world.local_rank)) {
+    if (training.bf16 || training.bf16_full_eval) {
+      throw usage_error(fmt::format("training.{}: {} has no bfloat16", training.bf16 ? "bf16" : "bf16_full_eval", name),
+                        fmt::format("set training.{} = true instead", training.bf16 ? "fp16" : "fp16_full_eval"));
+    }
+    if (training.tf32.value_or(false)) {
+      throw usage_error(fmt::format("training.tf32: {} is older than Ampere", name), "remove the line");
+    }
   }
   return {c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank)), name};
 }

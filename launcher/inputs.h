@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,10 +17,21 @@
 #include "dist/host_comm.h"
 #include "dist/world.h"
 #include "trainer/models/model.h"
+#include "trainer/registry.h"
 
 namespace dtrain {
 
+// How a data set was got.
+struct LoadedData {
+  std::string name;                  // "training", "evaluation"
+  std::size_t files = 0;             // that it was read from
+  std::filesystem::path store = {};  // of its tokens
+  bool built = false;                // by this rank, and not found
+  double seconds = 0;
+};
+
 struct Inputs {
+  Registry registry;             // of the plugin; else empty
   std::shared_ptr<Model> model;  // on the CPU
   LoadReport report;
   Task task = Task::kSequenceClassification;
@@ -29,9 +41,10 @@ struct Inputs {
   std::int64_t max_length = 0;
   std::shared_ptr<const Dataset> train_data;  // null when it is not wanted
   std::shared_ptr<const Dataset> eval_data;   // null when data.eval is not set
+  std::vector<LoadedData> loaded;             // what there is of the two
   std::shared_ptr<const Collator> collator;
-  // Name and content of the tokenizer's files as the result carries them: read once, so that a run does not depend on
-  // files that change under it.
+  // Name and content of the tokenizer's files, and of generation_config.json, as the result carries them: read once, so
+  // that a run does not depend on files that change under it.
   std::vector<std::pair<std::string, std::string>> tokenizer_files;
 };
 

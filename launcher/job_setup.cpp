@@ -54,9 +54,9 @@ void use_deterministic_algorithms(const c10::Device& device) {
 
 }  // namespace
 
-TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host) {
+TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host, Parts parts) {
   const std::string bytes = share_config_file(arguments, host);
-  LoadedConfig loaded = load_config(bytes, arguments.file, arguments.overrides);
+  LoadedConfig loaded = load_config(bytes, arguments.file, arguments.overrides, parts);
   const TrainingConfig& training = loaded.config.training;
   log::set_up(world.rank, world.world_size, level_of(training.log_level, log::Level::kInfo),
               level_of(training.log_level_replica, log::Level::kWarning));
@@ -77,14 +77,20 @@ JobDevice set_up_device(const TrainingConfig& training, const Arguments& argumen
   at::globalContext().setFlushDenormal(true);
   if (device.device.is_cpu()) cpu::use_block_cache();
   if (training.full_determinism) use_deterministic_algorithms(device.device);
+  if (training.tf32 && !device.device.is_cpu()) {  // as torch.backends.fp32_precision
+    at::globalContext().setFloat32Precision(at::Float32Backend::GENERIC, at::Float32Op::ALL,
+                                            *training.tf32 ? at::Float32Precision::TF32 : at::Float32Precision::IEEE);
+  }
   log_devices(world, session.host(), device, share);
   return {device.device, share.threads};
 }
 
 std::vector<std::unique_ptr<Metric>> make_metrics(const TrainConfig& config, const Inputs& inputs) {
   std::vector<std::unique_ptr<Metric>> metrics;
-  for (const std::string& metric : config.metrics.compute) {
-    metrics.push_back(make_metric(metric, metric_scope(inputs)));
+  const MetricScope scope = metric_scope(config, inputs);
+  for (const std::string& spec : config.metrics.compute) {
+    const Registry::MakeMetric* make = inputs.registry.find_metric(spec.substr(0, spec.find(':')));
+    metrics.push_back(make != nullptr ? (*make)({.spec = spec, .scope = scope}) : make_metric(spec, scope));
   }
   return metrics;
 }

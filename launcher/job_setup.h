@@ -6,6 +6,7 @@
 
 #include <c10/core/Device.h>
 
+#include "configs/load_config.h"
 #include "configs/train_config.h"
 #include "dist/mpi_session.h"
 #include "launcher/arguments.h"
@@ -15,7 +16,8 @@
 namespace dtrain {
 
 // Collective. The settings, equal on all ranks; sets up the log as they say.
-[[nodiscard]] TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host);
+[[nodiscard]] TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host,
+                                        Parts parts = Parts::kOfSettings);
 
 struct JobDevice {
   c10::Device device = c10::Device(c10::kCPU);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include <fmt/ranges.h>
 
@@ -10,10 +11,12 @@
 #include "core/log.h"
 #include "launcher/job_setup.h"
 #include "launcher/prediction_text.h"
+#include "launcher/task_inputs.h"
 #include "launcher/token_progress.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/evaluation.h"
 #include "trainer/first_rank.h"
+#include "trainer/memory_metrics.h"
 
 namespace dtrain {
 namespace fs = std::filesystem;
@@ -47,6 +50,13 @@ TrainConfig pointed_at(TrainConfig config, const Arguments& arguments) {
   return config;
 }
 
+// bf16_full_eval and fp16_full_eval. Products still need autocast: some kernels give float32 results whatever they get.
+std::optional<Precision> cast_for_evaluation(Model& model, const TrainingConfig& training) {
+  if (!training.bf16_full_eval && !training.fp16_full_eval) return std::nullopt;
+  model.to(training.bf16_full_eval ? at::kBFloat16 : at::kHalf);
+  return training.bf16_full_eval ? Precision::kBfloat16 : Precision::kFloat16;
+}
+
 void print_record(const OrderedJson& record) {
   std::size_t width = 0;
   for (const auto& [key, value] : record.items()) width = std::max(width, key.size());
@@ -56,8 +66,9 @@ void print_record(const OrderedJson& record) {
   }
 }
 
-// On rank 0.
-std::string predictions_text(const PredictedLogits& predicted, const Inputs& inputs) {
+// Empty where the logits are not.
+std::string logits_lines(const PredictedLogits& predicted, const Inputs& inputs) {
+  if (!predicted.logits.defined()) return {};
   const std::vector<std::string> names = class_names(inputs.model->config_json());
   const auto width = static_cast<std::size_t>(predicted.logits.size(1));
   const float* row = predicted.logits.const_data_ptr<float>();
@@ -73,6 +84,15 @@ std::string predictions_text(const PredictedLogits& predicted, const Inputs& inp
   return text;
 }
 
+std::string texts_lines(const std::vector<std::string>& texts) {
+  std::string lines;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    lines += OrderedJson{{"index", i}, {"text", texts[i]}}.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+    lines += "\n";
+  }
+  return lines;
+}
+
 }  // namespace
 
 ExitCode run_model(const Arguments& arguments, MpiSession& session) {
@@ -81,11 +101,14 @@ ExitCode run_model(const Arguments& arguments, MpiSession& session) {
   const bool predicts = arguments.command == Arguments::Command::kPredict;
   const TrainConfig config = pointed_at(agreed_config(arguments, world, host), arguments);
   host.set_deadline(static_cast<double>(config.training.ddp_timeout));
-  if (predicts && is_language_model(task_named(config.model.task))) {
+  const Task task = task_named(config.model.task);
+  if (predicts && is_language_model(task) && task != Task::kSeq2SeqLm) {
     throw usage_error(fmt::format("predict: the task {} has no prediction for a text", config.model.task),
                       "use dtrain evaluate for its loss and perplexity");
   }
   const JobDevice job = set_up_device(config.training, arguments, session);
+  MemoryMetrics memory(!config.training.skip_memory_metrics, job.device);
+  memory.start();
   const Inputs inputs = load_inputs(config, world, host, job.threads * world.local_size,
                                     {.train_data = false, .eval_labels = !arguments.unlabelled});
   if (!inputs.report.missing.empty()) {
@@ -94,8 +117,11 @@ ExitCode run_model(const Arguments& arguments, MpiSession& session) {
                      "name a trained model with --model");
   }
   inputs.model->to(job.device);
-  const Precision precision = agreed_precision(wanted_precision(config.training), job.device, host);
-  const EvaluationOptions options = evaluation_options(config.training, precision, job.device);
+  const Precision precision = cast_for_evaluation(*inputs.model, config.training)
+                                  .value_or(agreed_precision(wanted_precision(config.training), job.device, host));
+  memory.stop("init");
+  EvaluationOptions options = evaluation_options(config.training, precision, job.device);
+  if (predicts || config.training.predict_with_generate) options.writer = text_writer(config, inputs);
   if (world.is_first()) {
     log::info("{}: {} examples with the model in {}", predicts ? "predict" : "evaluate", inputs.eval_data->size(),
               config.model.path);
@@ -107,20 +133,26 @@ ExitCode run_model(const Arguments& arguments, MpiSession& session) {
   };
   const fs::path output_dir = expand_home(config.training.output_dir);
   if (predicts) {
-    const PredictedLogits predicted =
-        predict_logits(*inputs.model, inputs.eval_data, inputs.collator, host, options, show);
+    const std::string lines =
+        task == Task::kSeq2SeqLm
+            ? texts_lines(predict_texts(*inputs.model, inputs.eval_data, inputs.collator, host, options, show))
+            : logits_lines(predict_logits(*inputs.model, inputs.eval_data, inputs.collator, host, options, show),
+                           inputs);
     on_first_rank(host, "predictions", [&] {
       const fs::path path = arguments.out.empty() ? output_dir / "predictions.jsonl" : expand_home(arguments.out);
       if (arguments.out.empty()) fs::create_directories(output_dir);
-      replace_file(path, predictions_text(predicted, inputs));
-      fmt::print("{} predictions are in {}\n", predicted.label_counts.size(), path.string());
+      replace_file(path, lines);
+      fmt::print("{} predictions are in {}\n", inputs.eval_data->size(), path.string());
       return std::string();
     });
   } else {
+    memory.start();
     const EvaluationResult result =
         evaluate(*inputs.model, inputs.eval_data, inputs.collator, make_metrics(config, inputs), host, options, show);
+    memory.stop("eval");
     on_first_rank(host, "results", [&] {
       OrderedJson record = evaluation_record(result);
+      memory.add_to(record);
       record["eval_samples"] = result.examples;
       print_record(record);
       if (!arguments.out.empty()) replace_file(expand_home(arguments.out), record.dump(4) + "\n");

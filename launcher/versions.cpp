@@ -7,9 +7,7 @@
 #include <mpi.h>
 #include <torch/headeronly/version.h>
 
-#ifndef DTRAIN_VERSION
-#define DTRAIN_VERSION "unknown"
-#endif
+#include "core/version.h"
 
 namespace dtrain {
 namespace {

@@ -35,8 +35,8 @@ class EvaluationMode {
 std::vector<std::int64_t> longest_first(const Dataset& dataset) {
   std::vector<std::int64_t> order(static_cast<std::size_t>(dataset.size()));
   std::iota(order.begin(), order.end(), std::int64_t{0});
-  std::vector<std::size_t> length(order.size());
-  for (std::size_t i = 0; i < order.size(); ++i) length[i] = dataset.get(static_cast<std::int64_t>(i)).ids.size();
+  std::vector<std::int64_t> length(order.size());
+  for (std::size_t i = 0; i < order.size(); ++i) length[i] = dataset.length(static_cast<std::int64_t>(i));
   std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
     return length[static_cast<std::size_t>(a)] > length[static_cast<std::size_t>(b)];
   });
@@ -72,6 +72,55 @@ std::vector<Value> from_all_ranks(HostComm& host, const std::vector<Value>& mine
   return all;
 }
 
+// visit_batches() without the forward pass.
+std::int64_t each_batch(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                        const std::shared_ptr<const Collator>& collator, const HostComm& host,
+                        const EvaluationOptions& options, const std::function<void(const Batch&)>& visit,
+                        const OnBatch& on_batch) {
+  const ShardOptions shard_options{.batch_size = options.batch_size,
+                                   .rank = host.rank(),
+                                   .world_size = host.size(),
+                                   .drop_last = false,
+                                   .even_batches = false};
+  std::vector<MicroBatchPlan> plan = shard(longest_first(*dataset), shard_options);
+  const auto batches = static_cast<std::int64_t>(plan.size());
+  const EvaluationMode mode(model);
+  const c10::AutoGradMode no_gradient(false);
+  BatchLoader loader(dataset, collator, std::move(plan), shard_options, 1, 0, options.prefetch, /*epoch=*/-1);
+  for (std::int64_t done = 0; std::optional<Batch> batch = loader.next();) {
+    visit(*batch);
+    if (on_batch) on_batch(++done, batches);
+  }
+  return batches;
+}
+
+std::string stripped(const std::string& text) {
+  constexpr const char* kWhiteSpace = " \t\n\v\f\r";
+  const std::size_t first = text.find_first_not_of(kWhiteSpace);
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(kWhiteSpace) - first + 1);
+}
+
+std::vector<std::string> written_texts(const TextWriter& writer, const Batch& batch, const EvaluationOptions& options) {
+  const AutocastScope autocast(options.device.type(), options.precision);
+  std::vector<std::string> texts;
+  for (const auto& ids : generate(*writer.generator, to_device(batch, options.device), writer.options)) {
+    texts.push_back(stripped(writer.decode(ids)));
+  }
+  return texts;
+}
+
+// The texts that the labels of a batch are the ids of.
+std::vector<std::string> wanted_texts(const TextWriter& writer, const Batch& batch) {
+  const auto* label = batch["labels"].const_data_ptr<std::int64_t>();
+  std::vector<std::string> texts;
+  for (const std::int64_t count : batch.target_count) {
+    texts.push_back(stripped(writer.decode(std::vector<std::int32_t>(label, label + count))));
+    label += count;
+  }
+  return texts;
+}
+
 }  // namespace
 
 EvaluationOptions evaluation_options(const TrainingConfig& training, Precision precision, c10::Device device) {
@@ -101,26 +150,17 @@ std::int64_t visit_batches(Model& model, const std::shared_ptr<const Dataset>& d
                            const EvaluationOptions& options,
                            const std::function<void(const Batch&, const ModelOutput&)>& visit,
                            const OnBatch& on_batch) {
-  const ShardOptions shard_options{.batch_size = options.batch_size,
-                                   .rank = host.rank(),
-                                   .world_size = host.size(),
-                                   .drop_last = false,
-                                   .even_batches = false};
-  std::vector<MicroBatchPlan> plan = shard(longest_first(*dataset), shard_options);
-  const auto batches = static_cast<std::int64_t>(plan.size());
-  const EvaluationMode mode(model);
-  const c10::AutoGradMode no_gradient(false);
-  BatchLoader loader(dataset, collator, std::move(plan), shard_options, 1, 0, options.prefetch, /*epoch=*/-1);
-  for (std::int64_t done = 0; std::optional<Batch> batch = loader.next();) {
-    ModelOutput output;
-    {
-      const AutocastScope autocast(options.device.type(), options.precision);
-      output = model.forward(to_device(*batch, options.device));
-    }
-    visit(*batch, output);
-    if (on_batch) on_batch(++done, batches);
-  }
-  return batches;
+  return each_batch(
+      model, dataset, collator, host, options,
+      [&](const Batch& batch) {
+        ModelOutput output;
+        {
+          const AutocastScope autocast(options.device.type(), options.precision);
+          output = model.forward(to_device(batch, options.device));
+        }
+        visit(batch, output);
+      },
+      on_batch);
 }
 
 EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& dataset,
@@ -132,23 +172,36 @@ EvaluationResult evaluate(Model& model, const std::shared_ptr<const Dataset>& da
   std::int64_t examples = 0;
   std::int64_t labels = 0;
   std::vector<Accumulated> accumulated(metrics.size());
+  const bool writes = options.writer != nullptr && std::any_of(metrics.begin(), metrics.end(), [](const auto& metric) {
+                        return metric->reads_texts();
+                      });
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     metrics[m]->reset();
     accumulated[m].add(metrics[m]->state());  // fixes the sizes for ranks without a batch
   }
   const auto add = [&](const Batch& batch, const ModelOutput& output) {
-    const at::Tensor losses = output.loss_each.to(at::kCPU, at::kFloat).contiguous();
-    const float* each = losses.const_data_ptr<float>();
-    for (std::int64_t i = 0; i < batch.size; ++i) loss.add(static_cast<double>(each[i]));
+    at::Tensor losses;
+    if (output.loss_each.defined()) {
+      losses = output.loss_each.to(at::kCPU, at::kFloat).contiguous();
+      const float* each = losses.const_data_ptr<float>();
+      for (std::int64_t i = 0; i < batch.size; ++i) loss.add(static_cast<double>(each[i]));
+    } else {
+      DTRAIN_CHECK(output.loss_sum.defined(), "the model gives no loss");
+      loss.add(output.loss_sum.item<double>());
+    }
     examples += batch.size;
     for (std::size_t i = 0; i < static_cast<std::size_t>(batch.size); ++i) labels += batch.labels_of(i);
     if (metrics.empty()) return;
     Predictions predictions;
     if (output.logits.defined()) predictions.logits = output.logits.to(at::kCPU, at::kFloat).contiguous();
     if (output.predicted.defined()) predictions.predicted = output.predicted.to(at::kCPU);
-    predictions.labels = batch["labels"];
+    if (batch.has("labels")) predictions.labels = batch["labels"];
     predictions.losses = losses;
     predictions.label_counts = batch.target_count;
+    if (writes) {
+      predictions.texts = written_texts(*options.writer, batch, options);
+      predictions.references = wanted_texts(*options.writer, batch);
+    }
     for (std::size_t m = 0; m < metrics.size(); ++m) {
       metrics[m]->reset();
       metrics[m]->add(predictions);
@@ -239,6 +292,36 @@ PredictedLogits predict_logits(Model& model, const std::shared_ptr<const Dataset
     row += count;
   }
   return result;
+}
+
+std::vector<std::string> predict_texts(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                                       const std::shared_ptr<const Collator>& collator, HostComm& host,
+                                       const EvaluationOptions& options, const OnBatch& on_batch) {
+  std::vector<std::int64_t> found;  // index and bytes of each text
+  std::vector<char> bytes;
+  (void)each_batch(
+      model, dataset, collator, host, options,
+      [&](const Batch& batch) {
+        const std::vector<std::string> texts = written_texts(*options.writer, batch, options);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+          found.push_back(batch.example_index[i]);
+          found.push_back(std::ssize(texts[i]));
+          bytes.insert(bytes.end(), texts[i].begin(), texts[i].end());
+        }
+      },
+      on_batch);
+  found = from_all_ranks(host, found);
+  bytes = from_all_ranks(host, bytes);
+  DTRAIN_CHECK(std::ssize(found) == 2 * dataset->size(), "{} of {} texts were written", found.size() / 2,
+               dataset->size());
+  if (host.rank() != 0) return {};
+  std::vector<std::string> texts(static_cast<std::size_t>(dataset->size()));
+  const char* text = bytes.data();
+  for (std::size_t i = 0; i < found.size(); i += 2) {
+    texts[static_cast<std::size_t>(found[i])].assign(text, static_cast<std::size_t>(found[i + 1]));
+    text += found[i + 1];
+  }
+  return texts;
 }
 
 OrderedJson evaluation_record(const EvaluationResult& result, const std::string& prefix) {

@@ -16,16 +16,26 @@
 #include "datasets/dataset.h"
 #include "dist/host_comm.h"
 #include "trainer/metrics/metric.h"
+#include "trainer/models/generation.h"
 #include "trainer/models/model.h"
 #include "trainer/precision.h"
 
 namespace dtrain {
+
+// How texts are written from the examples (predict_with_generate).
+struct TextWriter {
+  std::shared_ptr<TextGenerator> generator;  // the model that is evaluated
+  GenerationOptions options;
+  // Ids to text, without special tokens.
+  std::function<std::string(const std::vector<std::int32_t>& ids)> decode;
+};
 
 struct EvaluationOptions {
   std::int64_t batch_size = 8;  // per rank
   std::int64_t prefetch = 2;
   Precision precision = Precision::kFloat32;
   c10::Device device = c10::Device(c10::kCPU);
+  std::shared_ptr<const TextWriter> writer = nullptr;  // null: no texts are written
 };
 
 [[nodiscard]] EvaluationOptions evaluation_options(const TrainingConfig& training, Precision precision,
@@ -74,6 +84,12 @@ struct PredictedLogits {
 [[nodiscard]] PredictedLogits predict_logits(Model& model, const std::shared_ptr<const Dataset>& dataset,
                                              const std::shared_ptr<const Collator>& collator, HostComm& host,
                                              const EvaluationOptions& options, const OnBatch& on_batch = {});
+
+// Collective. The texts that options.writer writes, in the order of the data and without white space around them. The
+// result is on rank 0; empty on the others.
+[[nodiscard]] std::vector<std::string> predict_texts(Model& model, const std::shared_ptr<const Dataset>& dataset,
+                                                     const std::shared_ptr<const Collator>& collator, HostComm& host,
+                                                     const EvaluationOptions& options, const OnBatch& on_batch = {});
 
 // The record that the Trainer logs: eval_loss, eval_<metric>..., eval_runtime, eval_samples_per_second,
 // eval_steps_per_second, with the Trainer's rounding of the last three.

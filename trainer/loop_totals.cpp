@@ -1,5 +1,7 @@
 #include "trainer/loop_totals.h"
 
+#include <cmath>
+
 #include <ATen/ops/empty.h>
 
 #include "core/error.h"
@@ -24,6 +26,14 @@ at::Tensor checked(const SafetensorsFile& file, const char* name, at::ScalarType
 }
 
 }  // namespace
+
+void LoopTotals::add_step(double mean_loss, bool filter) {
+  if (filter && !std::isfinite(mean_loss)) mean_loss = loss_since_log / static_cast<double>(1 + steps_since_log);
+  loss_since_log += mean_loss;
+  loss += mean_loss;
+  ++steps_since_log;
+  ++steps;
+}
 
 NamedTensors LoopTotals::state() const {
   at::Tensor losses = at::empty({2}, at::kDouble);

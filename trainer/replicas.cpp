@@ -27,8 +27,14 @@ void copy_from_first_rank(Model& model, const std::shared_ptr<Communicator>& com
   if (communicator->size() == 1) return;
   const c10::AutoGradMode no_gradient(false);
   for (const auto& entry : model.named_parameters()) broadcast_in_place(entry.value(), entry.key(), *communicator);
-  for (const auto& entry : model.named_buffers()) broadcast_in_place(entry.value(), entry.key(), *communicator);
+  copy_buffers_from_first_rank(model, *communicator);
   check_replicas(model, host, "start weights");
+}
+
+void copy_buffers_from_first_rank(Model& model, Communicator& communicator) {
+  if (communicator.size() == 1) return;
+  const c10::AutoGradMode no_gradient(false);
+  for (const auto& entry : model.named_buffers()) broadcast_in_place(entry.value(), entry.key(), communicator);
 }
 
 std::string weights_digest(const Model& model) {

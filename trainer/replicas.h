@@ -13,6 +13,9 @@ namespace dtrain {
 // Error(kDisagree) that names the ranks.
 void copy_from_first_rank(Model& model, const std::shared_ptr<Communicator>& communicator, HostComm& host);
 
+// Collective. Buffers of rank 0 (running statistics) on every rank: of each rank's batches alone, they drift apart.
+void copy_buffers_from_first_rank(Model& model, Communicator& communicator);
+
 // Collective. Compares the digest of parameters and buffers between the ranks; `when` starts the message of the error.
 void check_replicas(const Model& model, HostComm& host, const std::string& when);
 

@@ -61,6 +61,18 @@ void check_same_run(const TrainConfig& config, const fs::path& folder, const Run
 
 }  // namespace
 
+std::optional<std::int64_t> batch_size_to_resume(const TrainConfig& config, HostComm& host) {
+  if (!config.training.auto_find_batch_size || !config.training.resume_from_checkpoint) return std::nullopt;
+  const std::string size = on_first_rank(host, "batch size to resume", [&] {
+    const fs::path folder = choose_folder(config, CheckpointStore(expand_home(config.training.output_dir)));
+    if (folder.empty()) return std::string();
+    const fs::path path = folder / "train.toml";
+    return std::to_string(read_saved_config(read_file(path), path.string()).training.per_device_train_batch_size);
+  });
+  if (size.empty()) return std::nullopt;
+  return std::stoll(size);
+}
+
 std::string identity_differences(const TrainConfig& saved, const TrainConfig& current) {
   std::string text;
   for (const Difference& difference : diff(saved, current)) {

@@ -31,6 +31,10 @@ struct RunFacts {
                                                                    const CheckpointStore& store, const RunFacts& facts,
                                                                    HostComm& host);
 
+// Collective. With auto_find_batch_size: the per_device_train_batch_size of the checkpoint that `config` goes on from.
+// Nothing when there is none.
+[[nodiscard]] std::optional<std::int64_t> batch_size_to_resume(const TrainConfig& config, HostComm& host);
+
 // Local. The differences that forbid resuming `saved` as `current`; empty when there are none.
 [[nodiscard]] std::string identity_differences(const TrainConfig& saved, const TrainConfig& current);
 

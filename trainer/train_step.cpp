@@ -12,6 +12,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "dist/out_of_memory.h"
 
 namespace dtrain {
 namespace {
@@ -35,7 +36,7 @@ struct ControlWord {
   std::int32_t signal = 0;
   std::int32_t loss_finite = 1;
   std::int32_t gradient_finite = 1;
-  std::int32_t padding = 0;
+  std::int32_t out_of_memory = 0;
 };
 
 template <class Word>
@@ -79,10 +80,12 @@ Error not_finite(HostComm& host, const std::vector<Batch>& micro_batches, const 
                  std::int64_t step, bool loss_finite) {
   std::vector<std::int64_t> bad;
   for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    const at::Tensor losses = loss_each[i].to(at::kCPU, at::kFloat).contiguous();
-    const float* loss = losses.const_data_ptr<float>();
+    // A model that gives no loss of each example has only the micro-batch to name.
+    at::Tensor losses;
+    if (loss_each[i].defined() && !loss_finite) losses = loss_each[i].to(at::kCPU, at::kFloat).contiguous();
+    const float* loss = losses.defined() ? losses.const_data_ptr<float>() : nullptr;
     for (std::size_t j = 0; j < micro_batches[i].example_index.size(); ++j) {
-      if (micro_batches[i].example_weight[j] > 0 && (loss_finite || !std::isfinite(loss[j]))) {
+      if (micro_batches[i].example_weight[j] > 0 && (loss == nullptr || !std::isfinite(loss[j]))) {
         bad.push_back(micro_batches[i].example_index[j]);
       }
     }
@@ -115,6 +118,42 @@ Batch to_device(const Batch& batch, c10::Device device) {
   return moved;
 }
 
+TrainStep::Computed TrainStep::forward_and_backward(const std::vector<Batch>& micro_batches, std::int64_t step,
+                                                    double factor, StepSpans& spans) {
+  Computed computed;
+  Stopwatch watch;
+  const auto lap = [&](double& span) {
+    span += watch.seconds();
+    watch.restart();
+  };
+  try {
+    for (std::size_t i = 0; i < micro_batches.size(); ++i) {
+      const bool last = i + 1 == micro_batches.size();
+      Batch batch = to_device(micro_batches[i], options_.device);
+      batch.random = RandomKey{options_.seed, static_cast<std::uint64_t>(step)};
+      parts_.reducer.set_sync(last);
+      ModelOutput output;
+      {
+        const AutocastScope autocast(options_.device.type(), options_.precision);
+        output = parts_.model.forward(batch);
+      }
+      lap(spans.forward);
+      DTRAIN_CHECK(output.loss_sum.defined(), "the model gives no loss");
+      at::mul(output.loss_sum, factor).backward();
+      computed.loss_sum =
+          computed.loss_sum.defined() ? at::add(computed.loss_sum, output.loss_sum.detach()) : output.loss_sum.detach();
+      computed.loss_each.push_back(output.loss_each);
+      lap(spans.backward);
+      if (!last && parts_.events.substep_end) parts_.events.substep_end();
+    }
+  } catch (const std::exception& exception) {
+    if (!options_.agree_on_memory || !is_out_of_memory(exception)) throw;
+    computed.loss_sum = at::Tensor();
+    computed.out_of_memory = true;
+  }
+  return computed;
+}
+
 StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t step,
                           std::span<const double> learning_rates, int signal) {
   StepResult result;
@@ -130,7 +169,7 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
     mine.weight += batch.weight;
     mine.examples += std::count(batch.example_weight.begin(), batch.example_weight.end(), 1.0F);
     mine.tokens += batch.num_tokens;
-    mine.input_elements += batch["input_ids"].numel();
+    if (batch.has("input_ids")) mine.input_elements += batch["input_ids"].numel();
   }
   const StepSize total = agree_on_size(parts_.host, mine);
   const bool scaled = options_.precision == Precision::kFloat16;
@@ -138,31 +177,18 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   lap(result.spans.reduce);
 
   parts_.reducer.begin_step();
-  at::Tensor loss_sum;
-  std::vector<at::Tensor> loss_each;
-  for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    Batch batch = to_device(micro_batches[i], options_.device);
-    batch.random = RandomKey{options_.seed, static_cast<std::uint64_t>(step)};
-    parts_.reducer.set_sync(i + 1 == micro_batches.size());
-    ModelOutput output;
-    {
-      const AutocastScope autocast(options_.device.type(), options_.precision);
-      output = parts_.model.forward(batch);
-    }
-    lap(result.spans.forward);
-    at::mul(output.loss_sum, scale / total.weight).backward();
-    loss_sum = loss_sum.defined() ? at::add(loss_sum, output.loss_sum.detach()) : output.loss_sum.detach();
-    loss_each.push_back(output.loss_each);
-    lap(result.spans.backward);
-  }
+  const Computed computed = forward_and_backward(micro_batches, step, scale / total.weight, result.spans);
+  watch.restart();
+  // Without memory too: the other ranks wait in these sums.
   parts_.reducer.finish();
   lap(result.spans.reduce);
 
-  const double norm = gradient_norm(parts_.parameters) / scale;
+  const double norm = computed.out_of_memory ? 0 : gradient_norm(parts_.parameters) / scale;
   lap(result.spans.optimizer);
   ControlWord word;
-  word.loss_sum = loss_sum.item<double>();
+  word.loss_sum = computed.out_of_memory ? 0 : computed.loss_sum.item<double>();
   word.signal = signal;
+  word.out_of_memory = computed.out_of_memory ? 1 : 0;
   word.loss_finite = std::isfinite(word.loss_sum) ? 1 : 0;
   word.gradient_finite = std::isfinite(norm) ? 1 : 0;
 
@@ -173,20 +199,30 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   bool loss_finite = true;
   bool gradient_finite = true;
   double sum = 0;
-  for (const ControlWord& each : exchange(parts_.host, "control word", word)) {
+  std::vector<std::size_t> short_of_memory;  // ranks
+  const std::vector<ControlWord> words = exchange(parts_.host, "control word", word);
+  for (std::size_t rank = 0; rank < words.size(); ++rank) {
+    const ControlWord& each = words[rank];
+    if (each.out_of_memory != 0) short_of_memory.push_back(rank);
     sum += each.loss_sum;
     result.signal = std::max(result.signal, static_cast<int>(each.signal));
     loss_finite = loss_finite && each.loss_finite != 0;
     gradient_finite = gradient_finite && each.gradient_finite != 0;
   }
+  if (!short_of_memory.empty()) {
+    throw OutOfMemory(fmt::format("step {}: out of memory on rank{} {}", step, short_of_memory.size() == 1 ? "" : "s",
+                                  fmt::join(short_of_memory, ", ")));
+  }
   result.loss = sum / total.weight;
   const bool finite = loss_finite && gradient_finite;
   if (!finite && (!scaled || scale < kSmallestScale)) {
-    throw not_finite(parts_.host, micro_batches, loss_each, step, loss_finite);
+    throw not_finite(parts_.host, micro_batches, computed.loss_each, step, loss_finite);
   }
   lap(result.spans.reduce);
+  if (parts_.events.pre_optimizer_step) parts_.events.pre_optimizer_step();
   result.updated = scaled ? parts_.scaler.update(finite) : finite;
   if (result.updated) parts_.optimizer.step(learning_rates, clip_coefficient(norm, options_.max_grad_norm) / scale);
+  if (parts_.events.optimizer_step) parts_.events.optimizer_step();
   lap(result.spans.optimizer);
   return result;
 }

@@ -6,8 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <c10/core/Device.h>
@@ -28,6 +30,16 @@ struct StepOptions {
   double max_grad_norm = 1.0;
   Precision precision = Precision::kFloat32;
   c10::Device device = c10::Device(c10::kCPU);
+  // A rank that runs out of memory in forward or backward takes the others along: OutOfMemory on all. Otherwise what
+  // the allocator throws leaves run() on that rank only.
+  bool agree_on_memory = false;
+};
+
+// What happens inside of a step; each may be empty.
+struct StepEvents {
+  std::function<void()> substep_end;  // after each micro-batch but the last
+  std::function<void()> pre_optimizer_step;
+  std::function<void()> optimizer_step;
 };
 
 struct StepResult {
@@ -35,7 +47,7 @@ struct StepResult {
   double grad_norm = 0;             // of the reduced gradient, before clipping
   std::int64_t examples = 0;        // all ranks, without fillers
   std::int64_t tokens = 0;          // all ranks, without padding and fillers
-  std::int64_t input_elements = 0;  // ids fed to the model, padding included, all ranks
+  std::int64_t input_elements = 0;  // ids fed to the model, padding included, all ranks; 0 without ids
   StepSpans spans;                  // without `data`
   bool updated = true;              // false: float16 overflow, the weights are as before
   int signal = 0;                   // the largest signal number that any rank has received, 0 for none
@@ -49,20 +61,29 @@ struct StepParts {
   Reducer& reducer;
   HostComm& host;
   GradScaler& scaler;  // used with kFloat16 only
+  StepEvents events = {};
 };
 
 class TrainStep {
  public:
-  TrainStep(StepParts parts, StepOptions options) : parts_(parts), options_(options) {}
+  TrainStep(StepParts parts, StepOptions options) : parts_(std::move(parts)), options_(options) {}
 
   // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rates, by
   // parameter group; `signal` is what this rank has received. Throws the same Error(kData) on all ranks when a loss or
   // the gradient is not finite (with float16 the update is skipped instead, as long as a smaller scale can help),
-  // Error(kDisagree) when the ranks are at different steps.
+  // Error(kDisagree) when the ranks are at different steps, OutOfMemory as agree_on_memory says.
   [[nodiscard]] StepResult run(const std::vector<Batch>& micro_batches, std::int64_t step,
                                std::span<const double> learning_rates, int signal);
 
  private:
+  struct Computed {
+    at::Tensor loss_sum;                // undefined when memory ran out
+    std::vector<at::Tensor> loss_each;  // by micro-batch
+    bool out_of_memory = false;
+  };
+  [[nodiscard]] Computed forward_and_backward(const std::vector<Batch>& micro_batches, std::int64_t step, double factor,
+                                              StepSpans& spans);
+
   StepParts parts_;
   StepOptions options_;
 };

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include "configs/group_settings.h"
@@ -19,6 +20,7 @@
 #include "trainer/position.h"
 #include "trainer/replicas.h"
 #include "trainer/resume.h"
+#include "trainer/speed.h"
 
 namespace dtrain {
 namespace {
@@ -56,8 +58,11 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
              .world_size = host_.size(),
              .drop_last = config_.training.dataloader_drop_last,
              .even_batches = true},
-      store_(expand_home(config_.training.output_dir)) {
+      store_(expand_home(config_.training.output_dir)),
+      memory_(!config_.training.skip_memory_metrics, parts_.device) {
+  memory_.start();
   const TrainingConfig& training = config_.training;
+  check_parts();
   arithmetic_ = step_arithmetic(parts_.train_data->size(), shard_, training.gradient_accumulation_steps,
                                 training.num_train_epochs, training.max_steps);
   if (arithmetic_.micro_batches_per_epoch == 0) {
@@ -73,25 +78,61 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                                            .eval_delay = training.eval_delay}));
   for (const auto& callback : parts_.callbacks) callbacks_.add(callback);
 
-  freeze_parameters(*parts_.model, training.freeze);
-  parameters_ = optimizer_parameters(*parts_.model);
-  computing_parameters_ = computing_parameters(*parts_.model);
-  make_optimizer_and_rates();
+  make_model();
+  make_optimizer();
   reducer_ =
       std::make_unique<Reducer>(trainable_parameters(*parts_.model), parts_.communicator, reducer_options(training));
-  step_ = std::make_unique<TrainStep>(StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_},
-                                      StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
-                                                  .max_grad_norm = training.max_grad_norm,
-                                                  .precision = precision_,
-                                                  .device = parts_.device});
+  step_ = std::make_unique<TrainStep>(
+      StepParts{*parts_.model, parameters_, *optimizer_, *reducer_, host_, scaler_, step_events()},
+      StepOptions{.seed = static_cast<std::uint64_t>(training.seed),
+                  .max_grad_norm = training.max_grad_norm,
+                  .precision = precision_,
+                  .device = parts_.device,
+                  .agree_on_memory = training.auto_find_batch_size});
   evaluation_options_ = evaluation_options(training, precision_, parts_.device);
+  evaluation_options_.writer = parts_.writer;
   if (training.prediction_loss_only) parts_.metrics.clear();
   make_state();
+  callbacks_.on_init_end(state_, state_.control);
+  memory_.stop("init");
 }
 
 Trainer::~Trainer() = default;
 
-void Trainer::make_optimizer_and_rates() {
+StepEvents Trainer::step_events() {
+  return {.substep_end = [this] { callbacks_.on_substep_end(state_, state_.control); },
+          .pre_optimizer_step = [this] { callbacks_.on_pre_optimizer_step(state_, state_.control); },
+          .optimizer_step = [this] { callbacks_.on_optimizer_step(state_, state_.control); }};
+}
+
+void Trainer::check_parts() const {
+  const TrainingConfig& training = config_.training;
+  DTRAIN_CHECK(parts_.train_data && parts_.collator && parts_.communicator, "a Trainer without data or communicator");
+  if (!parts_.model && !parts_.model_init) throw usage_error("the Trainer got neither a model nor a model_init");
+  if (parts_.make_optimizer && training.shard_optimizer) {
+    throw usage_error(
+        "training.shard_optimizer: the program brings an optimizer of its own, which dtrain cannot divide",
+        "set shard_optimizer = false");
+  }
+  if (training.eval_strategy != "no" && !parts_.eval_data) {
+    throw usage_error(fmt::format("training.eval_strategy: \"{}\" needs evaluation data", training.eval_strategy),
+                      "set training.eval_strategy = \"no\"");
+  }
+}
+
+void Trainer::make_model() {
+  const TrainingConfig& training = config_.training;
+  if (!parts_.model) {
+    at::manual_seed(static_cast<std::uint64_t>(training.seed));
+    parts_.model = parts_.model_init();
+    parts_.model->to(parts_.device);
+  }
+  freeze_parameters(*parts_.model, training.freeze);
+  parameters_ = optimizer_parameters(*parts_.model);
+  computing_parameters_ = computing_parameters(*parts_.model);
+}
+
+void Trainer::make_optimizer() {
   const TrainingConfig& training = config_.training;
   std::vector<GroupOptions> groups;
   std::vector<double> peaks = {training.learning_rate};
@@ -106,12 +147,25 @@ void Trainer::make_optimizer_and_rates() {
                                            .beta2 = training.adam_beta2,
                                            .epsilon = training.adam_epsilon,
                                            .weight_decay = training.weight_decay}};
-  if (training.shard_optimizer) {
+  if (parts_.make_optimizer) {
+    log::info("the optimizer is the program's own, not training.optim");
+    optimizer_ = parts_.make_optimizer(parameters_);
+  } else if (training.shard_optimizer) {
     optimizer_ = make_sharded_optimizer(parameters_, options, parts_.communicator);
     log::info("optimizer state on this rank: {:.1f} MiB, divided over {} ranks",
               static_cast<double>(optimizer_->state_bytes()) / (1 << 20), host_.size());
   } else {
-    optimizer_ = make_optimizer(parameters_, options);
+    optimizer_ = dtrain::make_optimizer(parameters_, options);
+  }
+  make_learning_rates(std::move(peaks));
+}
+
+void Trainer::make_learning_rates(std::vector<double> peaks) {
+  const TrainingConfig& training = config_.training;
+  if (parts_.make_schedule) {
+    log::info("the schedule is the program's own, not training.lr_scheduler_type");
+    learning_rates_ = std::make_unique<LearningRates>(parts_.make_schedule(arithmetic_.total_steps), std::move(peaks));
+    return;
   }
   const ScheduleOptions schedule{.name = training.lr_scheduler_type,
                                  .warmup_steps = resolved_steps(training.warmup_steps, arithmetic_.total_steps),
@@ -153,6 +207,7 @@ void Trainer::resume() {
 }
 
 TrainOutcome Trainer::train() {
+  memory_.start();
   resume();
   copy_from_first_rank(*parts_.model, parts_.communicator, host_);
   first_step_ = state_.global_step;
@@ -183,15 +238,23 @@ TrainOutcome Trainer::train() {
   return outcome;
 }
 
+std::vector<std::int64_t> Trainer::order_of(std::int64_t epoch) const {
+  const TrainingConfig& training = config_.training;
+  const std::int64_t size = parts_.train_data->size();
+  const auto seed = static_cast<std::uint64_t>(training.data_seed.value_or(training.seed));
+  const std::string& strategy = training.train_sampling_strategy;
+  if (strategy == "group_by_length") {
+    std::vector<std::int64_t> lengths;
+    for (std::int64_t i = 0; i < size; ++i) lengths.push_back(parts_.train_data->length(i));
+    return length_grouped_order(lengths, shard_.batch_size * training.gradient_accumulation_steps, seed, epoch);
+  }
+  return sample_order(size, seed, epoch, strategy == "sequential" ? Sampling::kSequential : Sampling::kRandom);
+}
+
 void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   const TrainingConfig& training = config_.training;
-  const Sampling sampling =
-      training.train_sampling_strategy == "sequential" ? Sampling::kSequential : Sampling::kRandom;
-  const std::vector<std::int64_t> order =
-      sample_order(parts_.train_data->size(), static_cast<std::uint64_t>(training.data_seed.value_or(training.seed)),
-                   epoch, sampling);
-  const auto tokens = [&](std::int64_t example) { return std::ssize(parts_.train_data->get(example).ids); };
-  BatchLoader loader(parts_.train_data, parts_.collator, shard(order, shard_, tokens), shard_,
+  const auto tokens = [&](std::int64_t example) { return parts_.train_data->length(example); };
+  BatchLoader loader(parts_.train_data, parts_.collator, shard(order_of(epoch), shard_, tokens), shard_,
                      training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training), epoch);
   const std::int64_t micro_batches = arithmetic_.micro_batches_per_epoch;
   micro_batches_done_ = first_micro_batch;
@@ -236,10 +299,7 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
   signal_ = result.signal;
   last_grad_norm_ = result.grad_norm;
   last_learning_rate_ = learning_rate;
-  totals_.loss_since_log += result.loss;
-  totals_.loss += result.loss;
-  ++totals_.steps_since_log;
-  ++totals_.steps;
+  totals_.add_step(result.loss, config_.training.logging_nan_inf_filter);
   if (result.updated) ++totals_.updates;
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
   state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
@@ -311,6 +371,7 @@ void Trainer::log_training() {
 OrderedJson Trainer::evaluate() {
   if (!parts_.eval_data) throw usage_error("there is no evaluation data", "set data.eval");
   fault_point("evaluate", state_.global_step);
+  copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   const EvaluationResult result =
       dtrain::evaluate(*parts_.model, parts_.eval_data, parts_.collator, parts_.metrics, host_, evaluation_options_,
                        [&](std::int64_t done, std::int64_t total) {
@@ -325,6 +386,20 @@ OrderedJson Trainer::evaluate() {
                                           return std::string(state_.control.should_training_stop ? "1" : "");
                                         }) == "1";
   return record;
+}
+
+PredictedLogits Trainer::predict(const std::shared_ptr<const Dataset>& data) {
+  const Stopwatch watch;
+  std::int64_t batches = 0;
+  PredictedLogits predicted = predict_logits(*parts_.model, data, parts_.collator, host_, evaluation_options_,
+                                             [&](std::int64_t done, std::int64_t total) {
+                                               batches = total;
+                                               callbacks_.on_prediction_step(state_, state_.control, done, total);
+                                             });
+  OrderedJson metrics;
+  add_speed(metrics, "test", watch.seconds(), static_cast<double>(data->size()), static_cast<double>(batches));
+  callbacks_.on_predict(state_, state_.control, metrics);
+  return predicted;
 }
 
 }  // namespace dtrain

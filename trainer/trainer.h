@@ -35,6 +35,7 @@
 #include "trainer/checkpoint/trainer_state.h"
 #include "trainer/evaluation.h"
 #include "trainer/loop_totals.h"
+#include "trainer/memory_metrics.h"
 #include "trainer/metrics/metric.h"
 #include "trainer/models/model.h"
 #include "trainer/optim/grad_scaler.h"
@@ -46,11 +47,20 @@ namespace dtrain {
 
 struct TrainerParts {
   std::shared_ptr<Model> model;  // on `device`; the weights of rank 0 are copied to the other ranks
+  // Makes the model instead, on the CPU, after LibTorch's generator has been set to training.seed (the Trainer's
+  // model_init).
+  std::function<std::shared_ptr<Model>()> model_init = {};
   std::shared_ptr<const Dataset> train_data;
   std::shared_ptr<const Dataset> eval_data;  // may be null
   std::shared_ptr<const Collator> collator;
   std::vector<std::unique_ptr<Metric>> metrics;
-  std::vector<std::shared_ptr<Callback>> callbacks;                  // run after the default flow, in this order
+  std::shared_ptr<const TextWriter> writer;          // how evaluation writes texts; null: it writes none
+  std::vector<std::shared_ptr<Callback>> callbacks;  // run after the default flow, in this order
+  // An optimizer and a schedule of your own (the Trainer's optimizers) instead of those that training.optim and
+  // training.lr_scheduler_type name. The parameters come with groups and decay as the settings say; the schedule is
+  // the factor on the peak rates.
+  std::function<std::unique_ptr<Optimizer>(std::vector<NamedParameter>)> make_optimizer = {};
+  std::function<LrSchedule(std::int64_t total_steps)> make_schedule = {};
   std::vector<std::pair<std::string, std::string>> tokenizer_files;  // name, content: part of every checkpoint
   World world;
   HostComm* host = nullptr;  // outlives the Trainer
@@ -71,7 +81,8 @@ struct TrainOutcome {
 
 class Trainer {
  public:
-  // `config` is resolved (configs/load_config.h). Settings about paths of model and data are not looked at.
+  // `config` is resolved (configs/load_config.h). Settings outside [training] and [callbacks] are only kept. Throws
+  // Error(kUsage) for parts that contradict each other or the settings.
   Trainer(TrainConfig config, TrainerParts parts);
   ~Trainer();
   Trainer(const Trainer&) = delete;
@@ -84,14 +95,30 @@ class Trainer {
   // Collective. Evaluates the model as it is; the record (eval_loss, eval_<metric>, ..., epoch) is logged.
   OrderedJson evaluate();
 
+  // Collective. The logits for `data`, on rank 0, as predict_logits gives them; fires on_predict with the speed
+  // (test_runtime, ...).
+  [[nodiscard]] PredictedLogits predict(const std::shared_ptr<const Dataset>& data);
+
+  // Collective. Fires on_push_begin, for a program that uploads the result; checkpoints that are uploaded (push_to_hub,
+  // hub_strategy) fire it by themselves.
+  void begin_push() { callbacks_.on_push_begin(state_, state_.control); }
+
+  [[nodiscard]] Model& model() { return *parts_.model; }
   [[nodiscard]] const TrainerState& state() const { return state_; }
+  // The step of the checkpoint that train() went on from; 0 without one.
+  [[nodiscard]] std::int64_t first_step() const { return first_step_; }
   [[nodiscard]] const StepArithmetic& arithmetic() const { return arithmetic_; }
   [[nodiscard]] const ShardOptions& shard_options() const { return shard_; }
 
  private:
-  void make_optimizer_and_rates();
+  void check_parts() const;
+  void make_model();
+  void make_optimizer();
+  void make_learning_rates(std::vector<double> peaks);
   void make_state();
   void resume();
+  [[nodiscard]] StepEvents step_events();
+  [[nodiscard]] std::vector<std::int64_t> order_of(std::int64_t epoch) const;
   void train_epoch(std::int64_t epoch, std::int64_t first_micro_batch);
   void train_one_step(const std::vector<Batch>& micro_batches, double waited);
   void act_on_control();
@@ -121,6 +148,7 @@ class Trainer {
   CallbackList callbacks_;
   TrainerState state_;
   LoopTotals totals_;
+  MemoryMetrics memory_;
 
   std::vector<NamedParameter> parameters_;
   std::int64_t computing_parameters_ = 0;  // elements outside the embeddings

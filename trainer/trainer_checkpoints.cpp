@@ -23,6 +23,7 @@ namespace {
 
 std::uint64_t bytes_of(const Model& model) {
   std::uint64_t bytes = 0;
+  for (const at::Tensor& buffer : model.buffers()) bytes += buffer.nbytes();
   for (const at::Tensor& parameter : model.parameters()) bytes += parameter.nbytes();
   return bytes;
 }
@@ -76,6 +77,7 @@ void Trainer::save_checkpoint(bool save_again) {
   state_.control.should_save = save_again;
   fault_point("save", state_.global_step);
   const std::int64_t step = state_.global_step;
+  copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   const NamedTensors optimizer_state = keeps_optimizer() ? optimizer_->state() : NamedTensors();
   const std::string best = on_first_rank(host_, "save checkpoint", [&] {
     const std::optional<std::int64_t> best_step = state_.best_global_step;
@@ -95,6 +97,7 @@ void Trainer::save_checkpoint(bool save_again) {
     return state_.best_model_checkpoint.value_or("");
   });
   if (!best.empty()) state_.best_model_checkpoint = best;
+  if (config_.training.push_to_hub && config_.training.hub_strategy != "end") begin_push();
   callbacks_.on_save(state_, state_.control, store_.folder_of(step));
 }
 
@@ -121,6 +124,8 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
   add_speed(metrics, "train", seconds, samples, static_cast<double>(steps));
   metrics["total_flos"] = state_.total_flos;
   metrics["train_loss"] = outcome.train_loss;
+  memory_.stop("train");
+  memory_.add_to(metrics);
   add_position(metrics);
   outcome.train_metrics = metrics;
   callbacks_.on_log(state_, state_.control, state_.add_log(metrics));
@@ -128,6 +133,7 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
   load_best(outcome);
   if (parts_.eval_data) outcome.eval_metrics = final_evaluation(outcome.best_step.value_or(state_.global_step));
   callbacks_.on_train_end(state_, state_.control);
+  copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   check_replicas(*parts_.model, host_, "final weights");
   save_final_model();
   on_first_rank(host_, "result files", [&] {

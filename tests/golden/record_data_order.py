@@ -19,6 +19,7 @@ import numpy
 import torch
 import transformers
 from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 OUTPUT = pathlib.Path(__file__).resolve().parents[1] / "data" / "golden" / "data_order.json"
 
@@ -55,6 +56,13 @@ def sampler_order(size, seed, epoch):
     sampler = SeedableRandomSampler(data_source=range(size), num_samples=size, data_seed=seed, generator=torch.Generator())
     sampler.set_epoch(epoch)
     return {"size": size, "seed": seed, "epoch": epoch, "order": list(sampler)}
+
+
+def length_groups(size, longest, group, seed):
+    """The order of a LengthGroupedSampler; the lengths are drawn, and many are equal."""
+    lengths = torch.randint(1, longest + 1, (size,), generator=torch.Generator().manual_seed(size)).tolist()
+    sampler = LengthGroupedSampler(group, lengths=lengths, generator=torch.Generator().manual_seed(seed))
+    return {"lengths": lengths, "group": group, "seed": seed, "order": list(sampler)}
 
 
 def batch_sampler(size, batch_size, drop_last):
@@ -103,6 +111,8 @@ def main():
         "versions": versions,
         "trainer": [trainer_order(11, 4), trainer_order(11, 4, seed=3), trainer_order(11, 4, data_seed=7)],
         "orders": [sampler_order(*case) for case in ((1, 42, 0), (2, 42, 1), (50, 42, 0), (50, 42, 2), (301, 2**40 + 7, 5))],
+        "length_groups": [length_groups(*case) for case in ((1, 5, 4, 42), (7, 3, 4, 0), (50, 20, 4, 42), (333, 12, 8, 7),
+                                                            (900, 100, 2, 2**40 + 7), (1000, 30, 3, 1))],
         "shards": [shards(n, b, r, drop, even) for n in range(1, 14) for b in (1, 2, 3, 4) for r in (1, 2, 3, 4)
                    for drop, even in ((False, True), (True, True), (False, False))],
         "steps": [steps(n, b, r, drop, g, e, m) for n in (5, 16, 33, 100) for b in (1, 4, 8) for r in (1, 2, 3)

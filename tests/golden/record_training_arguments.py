@@ -1,4 +1,5 @@
-"""Records the fields of transformers.TrainingArguments with their defaults, in tests/data/training_arguments.json.
+"""Records the fields of transformers.Seq2SeqTrainingArguments, which has those of TrainingArguments and its own, with their
+defaults, in tests/data/training_arguments.json.
 
     python tests/golden/record_training_arguments.py     (transformers 5.17.0)
 """
@@ -19,7 +20,7 @@ def default_of(field):
 
 
 def main():
-    fields = dataclasses.fields(transformers.TrainingArguments)
+    fields = dataclasses.fields(transformers.Seq2SeqTrainingArguments)
     record = {
         "transformers": transformers.__version__,
         "defaults": {field.name: default_of(field) for field in fields},

@@ -26,6 +26,19 @@ model = transformers.AutoModelForSequenceClassification.from_pretrained(
     recipe["model"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0)
 for name, parameter in model.named_parameters():
     parameter.requires_grad = not any(fnmatch.fnmatchcase(name, pattern) for pattern in recipe.get("freeze", []))
+
+
+class SeededGroups(transformers.trainer.LengthGroupedSampler):
+    """The Trainer's, which draws from the global generator, with one of its own for each epoch: seed + epoch."""
+    epoch = 0
+
+    def __iter__(self):
+        self.generator = torch.Generator().manual_seed(recipe["training"].get("seed", 42) + self.epoch)
+        self.epoch += 1
+        return super().__iter__()
+
+
+transformers.trainer.LengthGroupedSampler = SeededGroups
 trainer = transformers.Trainer(
     model=model,
     args=transformers.TrainingArguments(output_dir=recipe["output_dir"], use_cpu=True, report_to="none", logging_steps=1,

@@ -2,6 +2,9 @@
 
 namespace dtrain {
 
+void CallbackList::on_init_end(const TrainerState& state, TrainerControl& control) {
+  for (const auto& member : members_) member->on_init_end(state, control);
+}
 void CallbackList::on_train_begin(const TrainerState& state, TrainerControl& control) {
   for (const auto& member : members_) member->on_train_begin(state, control);
 }
@@ -17,6 +20,15 @@ void CallbackList::on_epoch_end(const TrainerState& state, TrainerControl& contr
 void CallbackList::on_step_begin(const TrainerState& state, TrainerControl& control) {
   for (const auto& member : members_) member->on_step_begin(state, control);
 }
+void CallbackList::on_substep_end(const TrainerState& state, TrainerControl& control) {
+  for (const auto& member : members_) member->on_substep_end(state, control);
+}
+void CallbackList::on_pre_optimizer_step(const TrainerState& state, TrainerControl& control) {
+  for (const auto& member : members_) member->on_pre_optimizer_step(state, control);
+}
+void CallbackList::on_optimizer_step(const TrainerState& state, TrainerControl& control) {
+  for (const auto& member : members_) member->on_optimizer_step(state, control);
+}
 void CallbackList::on_step_end(const TrainerState& state, TrainerControl& control, const StepReport& report) {
   for (const auto& member : members_) member->on_step_end(state, control, report);
 }
@@ -30,9 +42,15 @@ void CallbackList::on_prediction_step(const TrainerState& state, TrainerControl&
 void CallbackList::on_evaluate(const TrainerState& state, TrainerControl& control, const OrderedJson& metrics) {
   for (const auto& member : members_) member->on_evaluate(state, control, metrics);
 }
+void CallbackList::on_predict(const TrainerState& state, TrainerControl& control, const OrderedJson& metrics) {
+  for (const auto& member : members_) member->on_predict(state, control, metrics);
+}
 void CallbackList::on_save(const TrainerState& state, TrainerControl& control,
                            const std::filesystem::path& checkpoint) {
   for (const auto& member : members_) member->on_save(state, control, checkpoint);
+}
+void CallbackList::on_push_begin(const TrainerState& state, TrainerControl& control) {
+  for (const auto& member : members_) member->on_push_begin(state, control);
 }
 
 }  // namespace dtrain

@@ -124,7 +124,9 @@ void TensorboardWriter::begin_file(std::int64_t step) {
   std::string events = tf_record(version_event(now));
   if (step > 0) events += tf_record(restart_event(now, step + 1));
   events += tf_record(text_event(now, step, "args", code_block("toml", options_.settings)));
-  events += tf_record(text_event(now, step, "model_config", code_block("json", options_.model_config)));
+  if (!options_.model_config.empty()) {
+    events += tf_record(text_event(now, step, "model_config", code_block("json", options_.model_config)));
+  }
   write(events);
 }
 

@@ -15,7 +15,8 @@ void write_run_record(const fs::path& output_dir, const RunRecord& record) {
                             {"best_checkpoint", json_or_null(record.best_checkpoint)},
                             {"exit", json_or_null(record.exit)},
                             {"reason", record.reason},
-                            {"suspects", record.suspects}};
+                            {"suspects", record.suspects},
+                            {"hub", json_or_null(record.hub)}};
   replace_file(output_dir / "run.json", json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
 }
 
@@ -37,6 +38,7 @@ std::optional<RunRecord> read_run_record(const fs::path& output_dir) {
   read_field(json, "best_checkpoint", where, record.best_checkpoint);
   read_field(json, "exit", where, exit_code);
   read_field(json, "reason", where, record.reason);
+  read_field(json, "hub", where, record.hub);
   if (exit_code) record.exit = static_cast<int>(*exit_code);
   if (const auto suspects = json.find("suspects"); suspects != json.end() && !suspects->is_null()) {
     if (!suspects->is_array()) throw field_error(where, "suspects", "a list");

@@ -19,9 +19,10 @@ struct RunRecord {
   std::optional<std::int64_t> best_step = std::nullopt;
   std::optional<double> best_metric = std::nullopt;
   std::optional<std::string> best_checkpoint = std::nullopt;
-  std::optional<int> exit = std::nullopt;  // exit code of all ranks
-  std::string reason = {};                 // one line; empty while all is well
-  std::vector<std::string> suspects = {};  // ranks and hosts named by the watchdog
+  std::optional<int> exit = std::nullopt;         // exit code of all ranks
+  std::string reason = {};                        // one line; empty while all is well
+  std::vector<std::string> suspects = {};         // ranks and hosts named by the watchdog
+  std::optional<std::string> hub = std::nullopt;  // with push_to_hub, at the end: "uploaded to ..." or "failed: ..."
 };
 
 void write_run_record(const std::filesystem::path& output_dir, const RunRecord& record);

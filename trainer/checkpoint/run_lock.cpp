@@ -24,7 +24,8 @@ namespace {
 constexpr std::string_view kLockName = ".lock";
 
 // What a run leaves at the root of output_dir besides checkpoint folders.
-constexpr std::array<std::string_view, 19> kOwnNames = {"run.json",
+constexpr std::array<std::string_view, 20> kOwnNames = {"run.json",
+                                                        "hub.log",
                                                         "log.jsonl",
                                                         "runs",
                                                         "report.html",

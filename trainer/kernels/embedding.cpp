@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <vector>
 
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 #include <ATen/ops/embedding.h>
@@ -137,13 +138,18 @@ at::Tensor embedding_sum(const std::vector<Lookup>& lookups) {
   return EmbeddingSum::apply(at::TensorList(tables), at::TensorList(ids), padding, rows);
 }
 
-at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const DropoutKeys& keys) {
+at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const DropoutKeys& keys, const at::Tensor& mask) {
   constexpr std::uint32_t kSite = 0x4E45;  // no model has as many sites of dropout
   const TokenLayout& layout = *keys.layout;
   const std::int64_t rows = embedded.size(0);
   const std::int64_t size = embedded.size(1);
   DTRAIN_CHECK(rows == layout.rows, "noise for {} rows of {}", rows, layout.rows);
-  const double bound = alpha / std::sqrt(static_cast<double>(layout.length * size));
+  const at::Tensor real = mask.defined() ? mask.ne(0).sum(1).to(at::kCPU) : at::Tensor();
+  std::vector<double> bound;
+  for (std::int64_t b = 0; b < layout.batch; ++b) {
+    const std::int64_t own = real.defined() ? real.const_data_ptr<std::int64_t>()[b] : layout.length;
+    bound.push_back(alpha / std::sqrt(static_cast<double>(std::max<std::int64_t>(own, 1) * size)));
+  }
   const at::Tensor slots = keys.slots.to(at::kCPU);
   const auto* slot = slots.const_data_ptr<std::int64_t>();
   const PhiloxKey key = keys.key.philox();
@@ -153,14 +159,14 @@ at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const Dropo
     for (std::int64_t row = first; row < last; ++row) {
       const auto i = static_cast<std::size_t>(row);
       const bool known = !layout.example.empty();  // on the CPU only
-      const std::int64_t example = known ? layout.example[i] : row / layout.length;
+      const auto example = static_cast<std::size_t>(known ? layout.example[i] : row / layout.length);
       const auto position = static_cast<std::uint32_t>(known ? layout.position[i] : row % layout.length);
       for (std::int64_t c = 0; c < size; c += 4) {
         const PhiloxCounter words = philox4x32(
             {static_cast<std::uint32_t>(c / 4), position, static_cast<std::uint32_t>(slot[example]), kSite}, key);
         for (std::int64_t k = 0; k < std::min<std::int64_t>(4, size - c); ++k) {
           const double share = (static_cast<double>(words[static_cast<std::size_t>(k)]) + 0.5) / 4294967296.0;
-          out[row * size + c + k] = static_cast<float>((2 * share - 1) * bound);
+          out[row * size + c + k] = static_cast<float>((2 * share - 1) * bound[example]);
         }
       }
     }

@@ -23,8 +23,10 @@ struct Lookup {
 // [rows, size]: table 0's row + table 1's row + ..., added in this order. Ids must be rows.
 [[nodiscard]] at::Tensor embedding_sum(const std::vector<Lookup>& lookups);
 
-// Uniform noise in +-alpha / sqrt(length * size) for each number of `embedded` [rows, size], length being that of the
-// padded batch (NEFTune, Jain et al. 2023). Drawn as dropout masks are: from what `keys` say of example and position.
-[[nodiscard]] at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const DropoutKeys& keys);
+// Uniform noise in +-alpha / sqrt(length * size) for each number of `embedded` [rows, size], length being the number of
+// the example's own tokens (NEFTune, Jain et al. 2023): those that `mask` [batch, length] does not hide, all without
+// one. Drawn as dropout masks are: from what `keys` say of example and position.
+[[nodiscard]] at::Tensor embedding_noise(const at::Tensor& embedded, double alpha, const DropoutKeys& keys,
+                                         const at::Tensor& mask);
 
 }  // namespace dtrain

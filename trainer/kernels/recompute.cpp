@@ -51,35 +51,42 @@ class AutocastAgain {
 
 class Recompute : public torch::autograd::Function<Recompute> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, at::TensorList inputs,
                             const c10::intrusive_ptr<SavedPart>& saved) {
-    ctx->save_for_backward({x});
+    ctx->save_for_backward(inputs.vec());
     ctx->saved_data["part"] = at::IValue::make_capsule(saved);
-    return saved->part(x);
+    return saved->part(inputs.vec());
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list gradients) {
     const auto saved = c10::static_intrusive_pointer_cast<SavedPart>(ctx->saved_data["part"].toCapsule());
     const c10::AutoGradMode with_gradient(true);
-    const at::Tensor x = ctx->get_saved_variables()[0].detach().requires_grad_(true);
+    std::vector<at::Tensor> inputs;
+    for (const at::Tensor& input : ctx->get_saved_variables()) {
+      inputs.push_back(input.detach().requires_grad_(input.requires_grad()));
+    }
     at::Tensor y;
     {
       const AutocastAgain autocast(*saved);
-      y = saved->part(x);
+      y = saved->part(inputs);
     }
     torch::autograd::backward({y}, {gradients[0]});
-    return {x.grad(), {}};
+    torch::autograd::variable_list result;
+    for (const at::Tensor& input : inputs) result.push_back(input.grad());
+    result.emplace_back();  // of the part
+    return result;
   }
 };
 
 }  // namespace
 
-at::Tensor recompute(ModelPart part, const at::Tensor& x) {
-  if (!c10::GradMode::is_enabled()) return part(x);
+at::Tensor recompute(ModelPart part, std::vector<at::Tensor> inputs) {
+  if (!c10::GradMode::is_enabled()) return part(inputs);
   // Without it nothing would come back to a part whose input needs no gradient (frozen embeddings).
-  const at::Tensor input = x.requires_grad() ? x : x.detach().requires_grad_(true);
-  return Recompute::apply(input, c10::make_intrusive<SavedPart>(std::move(part), x.device().type()));
+  if (!inputs.front().requires_grad()) inputs.front() = inputs.front().detach().requires_grad_(true);
+  const c10::DeviceType device = inputs.front().device().type();
+  return Recompute::apply(at::TensorList(inputs), c10::make_intrusive<SavedPart>(std::move(part), device));
 }
 
 }  // namespace dtrain

@@ -3,15 +3,16 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
 namespace dtrain {
 
-// A pure function of x and of parameters.
-using ModelPart = std::function<at::Tensor(const at::Tensor& x)>;
+// A pure function of its inputs and of parameters.
+using ModelPart = std::function<at::Tensor(const std::vector<at::Tensor>& inputs)>;
 
-// part(x). Gradients of parameters inside are accumulated where they are, as a backward pass of their own.
-[[nodiscard]] at::Tensor recompute(ModelPart part, const at::Tensor& x);
+// part(inputs). Gradients of parameters inside are accumulated where they are, as a backward pass of their own.
+[[nodiscard]] at::Tensor recompute(ModelPart part, std::vector<at::Tensor> inputs);
 
 }  // namespace dtrain

@@ -1,6 +1,7 @@
 #include "trainer/kernels/vocabulary_loss.h"
 
 #include <algorithm>
+#include <optional>
 
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/argmax.h>
@@ -26,10 +27,14 @@ at::ScalarType product_type(const at::Tensor& weight) {
 
 class VocabularyLossFunction : public torch::autograd::Function<VocabularyLossFunction> {
  public:
+  // LibTorch wants what may be undefined as std::optional, and no undefined result.
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& hidden,
-                                                const at::Tensor& weight, const at::Tensor& bias,
-                                                const at::Tensor& targets, const at::Tensor& weights, double smoothing,
+                                                const at::Tensor& weight, const std::optional<at::Tensor>& some_bias,
+                                                const at::Tensor& targets,
+                                                const std::optional<at::Tensor>& some_weights, double smoothing,
                                                 bool with_gradients) {
+    const at::Tensor bias = some_bias.value_or(at::Tensor());
+    const at::Tensor weights = some_weights.value_or(at::Tensor());
     const at::ScalarType type = product_type(weight);
     const c10::DeviceType device = weight.device().type();
     const bool was_enabled = at::autocast::is_autocast_enabled(device);
@@ -37,7 +42,7 @@ class VocabularyLossFunction : public torch::autograd::Function<VocabularyLossFu
     const at::Tensor words = weight.to(type);
     const std::int64_t rows = hidden.size(0);
     const at::Tensor each = at::empty({rows}, hidden.options().dtype(at::kFloat));
-    at::Tensor predicted;
+    const at::Tensor predicted = at::empty({with_gradients ? 0 : rows}, targets.options());
     at::Tensor d_hidden;
     at::Tensor d_weight;
     at::Tensor d_bias;
@@ -45,8 +50,6 @@ class VocabularyLossFunction : public torch::autograd::Function<VocabularyLossFu
       d_hidden = at::empty_like(hidden);
       if (weight.requires_grad()) d_weight = at::zeros_like(weight);
       if (bias.defined() && bias.requires_grad()) d_bias = at::zeros_like(bias);
-    } else {
-      predicted = at::empty({rows}, targets.options());
     }
     for (std::int64_t first = 0; first < rows; first += kRowsAtOnce) {
       const std::int64_t count = std::min(kRowsAtOnce, rows - first);
@@ -102,9 +105,12 @@ VocabularyLoss vocabulary_loss(const at::Tensor& hidden, const DensePart& vocabu
                "hidden states, targets and vocabulary differ in size");
   const bool with_gradients =
       c10::GradMode::is_enabled() && (hidden.requires_grad() || vocabulary.weight.requires_grad());
-  const auto out = VocabularyLossFunction::apply(hidden, vocabulary.weight, vocabulary.bias, targets, weights,
-                                                 smoothing, with_gradients);
-  return {out[0], out[1], out[2]};
+  const auto defined = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+  };
+  const auto out = VocabularyLossFunction::apply(hidden, vocabulary.weight, defined(vocabulary.bias), targets,
+                                                 defined(weights), smoothing, with_gradients);
+  return {out[0], out[1], with_gradients ? at::Tensor() : out[2]};
 }
 
 }  // namespace dtrain

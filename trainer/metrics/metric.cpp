@@ -9,6 +9,7 @@
 #include "configs/metric_names.h"
 #include "core/error.h"
 #include "trainer/metrics/metric_parts.h"
+#include "trainer/metrics/text_metric.h"
 
 namespace dtrain {
 namespace {
@@ -190,13 +191,40 @@ class Perplexity final : public StatefulMetric {
   }
 };
 
+// A metric of written texts. counts: its state.
+class OfTexts final : public StatefulMetric {
+ public:
+  explicit OfTexts(const std::string& spec) : OfTexts(make_text_metric(spec)) {}
+
+  void add(const Predictions& given) override {
+    DTRAIN_CHECK(given.texts.size() == given.references.size(), "{} texts written for {} references",
+                 given.texts.size(), given.references.size());
+    metric_->reset();
+    for (std::size_t i = 0; i < given.texts.size(); ++i) metric_->add(given.texts[i], {&given.references[i], 1});
+    for (std::size_t i = 0; i < state_.counts.size(); ++i) state_.counts[i] += metric_->state()[i];
+  }
+
+  [[nodiscard]] std::vector<std::pair<std::string, double>> compute() const override {
+    metric_->state() = state_.counts;
+    return metric_->compute();
+  }
+
+  [[nodiscard]] bool reads_texts() const override { return true; }
+
+ private:
+  explicit OfTexts(std::unique_ptr<TextMetric> metric)
+      : StatefulMetric(metric->state().size(), 0), metric_(std::move(metric)) {}
+
+  std::unique_ptr<TextMetric> metric_;
+};
+
 void check_scope(const MetricName& metric, const MetricScope& scope) {
   const auto refuse = [&](const std::string& reason, const std::string& hint) {
     throw usage_error(fmt::format("metrics.compute: \"{}\" {}", metric.name, reason), hint);
   };
   unsigned predicts = kPredictsClasses;
   if (scope.language_model) {
-    predicts = kPredictsWords;
+    predicts = kPredictsWords | (scope.writes_texts ? kPredictsTexts : 0U);
   } else if (!scope.tag_names.empty()) {
     predicts = kPredictsTags;
   } else if (scope.multi_label) {
@@ -246,10 +274,11 @@ std::unique_ptr<Metric> make_metric(const std::string& spec, const MetricScope& 
                       nearest.empty() ? fmt::format("known: {}", fmt::join(names, ", "))
                                       : fmt::format("did you mean \"{}\"?", nearest));
   }
-  if (average && known->averages.empty()) {
-    throw usage_error(fmt::format("metrics.compute: \"{}\" takes no average", name), fmt::format("write \"{}\"", name));
+  if (average && known->variants.empty()) {
+    throw usage_error(fmt::format("metrics.compute: \"{}\" has no variants", name), fmt::format("write \"{}\"", name));
   }
   check_scope(*known, scope);
+  if (predicts_texts(name)) return std::make_unique<OfTexts>(spec);
   const std::int64_t num_labels = scope.num_labels;
   const bool multi_label = scope.multi_label;
   if (name == "perplexity") return std::make_unique<Perplexity>();
@@ -259,9 +288,14 @@ std::unique_ptr<Metric> make_metric(const std::string& spec, const MetricScope& 
   if (name == "accuracy" && scope.language_model) return std::make_unique<WordAccuracy>();
   if (name == "accuracy") return std::make_unique<Accuracy>(num_labels, multi_label);
   if (name == "matthews_correlation") return make_matthews_correlation(num_labels, multi_label);
-  if (average && std::find(known->averages.begin(), known->averages.end(), *average) == known->averages.end()) {
-    throw usage_error(fmt::format("metrics.compute: unknown average in \"{}\"", spec),
-                      fmt::format("known: {}", fmt::join(known->averages, ", ")));
+  if (average && std::find(known->variants.begin(), known->variants.end(), *average) == known->variants.end()) {
+    throw usage_error(fmt::format("metrics.compute: unknown variant in \"{}\"", spec),
+                      fmt::format("known: {}", fmt::join(known->variants, ", ")));
+  }
+  if (name == "seqeval") {
+    DTRAIN_CHECK(static_cast<std::int64_t>(scope.tag_names.size()) == num_labels, "{} names of {} labels",
+                 scope.tag_names.size(), num_labels);
+    return make_seqeval(average.value_or("micro"), scope.tag_names);
   }
   if (name == "roc_auc") return make_roc_auc(average.value_or(""), num_labels, multi_label);
   const Average how = average_of(spec, name, average.value_or("binary"), num_labels, multi_label);

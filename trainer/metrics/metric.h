@@ -27,6 +27,8 @@ struct Predictions {
   at::Tensor predicted = {};                        // [labels] int64: the word that a language model predicts
   at::Tensor losses = {};                           // [examples] float32: of all labels of an example
   std::span<const std::int64_t> label_counts = {};  // of each example; empty: one each
+  std::vector<std::string> texts = {};              // [examples]: what the model writes, with predict_with_generate
+  std::vector<std::string> references = {};         // [examples]: what it should write
 };
 
 class Metric {
@@ -44,6 +46,8 @@ class Metric {
   virtual void reset() = 0;
   // Whether its state has values.
   [[nodiscard]] virtual bool keeps_values() const { return false; }
+  // Whether it looks at Predictions::texts.
+  [[nodiscard]] virtual bool reads_texts() const { return false; }
 };
 
 // What a metric must know of the model.
@@ -51,6 +55,7 @@ struct MetricScope {
   std::int64_t num_labels = 2;
   bool multi_label = false;
   bool language_model = false;
+  bool writes_texts = false;                // besides
   std::vector<std::string> tag_names = {};  // of token classification, by label; else empty
 };
 
@@ -58,8 +63,12 @@ struct MetricScope {
 // binary (class 1 of two, also without an average), micro, macro, weighted. roc_auc: of class 1 of two; of more classes
 // each against the others, and of several labels each, macro (also without an average) or weighted. Those for numbers
 // want regression (num_labels 1, or float labels [n, num_labels] with multi_label), perplexity a language model, which
-// has accuracy besides, the others classes. What does not fit is Error(kUsage) with the choices. The result's name is
-// the spec's without its average, as evaluate's load("f1") has it.
+// has accuracy besides, the others classes. seqeval is for token classification: precision, recall and f1 of the
+// entities that the tags spell, and accuracy of the tags, as the package seqeval 1.2.2 has them; micro (also without a
+// variant), macro and weighted over types of entities, strict: IOB2 to the letter, micro. It takes sentences one by
+// one: an entity never reaches back into the one before, as seqeval lets it with labels of a single letter. What does
+// not fit is Error(kUsage) with the choices. The result's name is the spec's without its variant, as evaluate's
+// load("f1") has it.
 [[nodiscard]] std::unique_ptr<Metric> make_metric(const std::string& spec, const MetricScope& scope);
 
 }  // namespace dtrain

@@ -56,6 +56,9 @@ class StatefulMetric : public Metric {
   MetricState state_;
 };
 
+// `variant`: micro (also without one), macro, weighted or strict. `tag_names` by label.
+[[nodiscard]] std::unique_ptr<Metric> make_seqeval(const std::string& variant,
+                                                   const std::vector<std::string>& tag_names);
 // The metrics of correlation.cpp: matthews_correlation, roc_auc (average "", "macro" or "weighted"), pearsonr,
 // spearmanr.
 [[nodiscard]] std::unique_ptr<Metric> make_matthews_correlation(std::int64_t num_labels, bool multi_label);

@@ -152,7 +152,9 @@ ModelOutput BertModel::run(const Batch& batch, const Inputs& inputs, const Dropo
                                                /*causal=*/false, packs_tokens()),
                              inputs.mask, keys);
   EncoderPass pass;
-  pass.add_noise = [this](const at::Tensor& embedded, const DropoutKeys& draws) { return with_noise(embedded, draws); };
+  pass.add_noise = [this, mask = inputs.mask](const at::Tensor& embedded, const DropoutKeys& draws) {
+    return with_noise(embedded, draws, mask);
+  };
   pass.recomputes = recomputes();
   pass.first_tokens = task() == Task::kSequenceClassification;
   const at::Tensor hidden = base_->forward(inputs.ids, inputs.types, context, pass);

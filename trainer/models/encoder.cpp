@@ -195,8 +195,10 @@ class Encoder : public torch::nn::Module {
       // The last block's activations are needed at once, there is nothing to gain.
       if (recomputes && block != blocks_.back()) {
         hidden = recompute(
-            [&block = *block, context, site](const at::Tensor& x) { return block.forward(x, context, nullptr, site); },
-            hidden);
+            [&block = *block, context, site](const std::vector<at::Tensor>& inputs) {
+              return block.forward(inputs[0], context, nullptr, site);
+            },
+            {hidden});
       } else {
         hidden = block->forward(hidden, context, wanted, site);
       }

@@ -141,8 +141,10 @@ at::Tensor Gpt2Backbone::forward(const at::Tensor& ids, const at::Tensor& types,
     const bool last = block == blocks_.back();
     if (pass.recomputes && !last) {
       hidden = recompute(
-          [&block = *block, context, site](const at::Tensor& x) { return block.forward(x, context, nullptr, site); },
-          hidden);
+          [&block = *block, context, site](const std::vector<at::Tensor>& inputs) {
+            return block.forward(inputs[0], context, nullptr, site);
+          },
+          {hidden});
     } else {
       hidden = block->forward(hidden, context, last ? pass.read : nullptr, site);
     }
@@ -192,10 +194,10 @@ TokenContext Gpt2Model::context_of(const Inputs& inputs, const DropoutKeys& keys
           inputs.mask, keys};
 }
 
-Gpt2Pass Gpt2Model::pass() const {
+Gpt2Pass Gpt2Model::pass(const at::Tensor& mask) const {
   Gpt2Pass result;
-  result.add_noise = [this](const at::Tensor& embedded, const DropoutKeys& draws) {
-    return with_noise(embedded, draws);
+  result.add_noise = [this, mask](const at::Tensor& embedded, const DropoutKeys& draws) {
+    return with_noise(embedded, draws, mask);
   };
   result.recomputes = recomputes();
   return result;
@@ -206,7 +208,7 @@ ModelOutput Gpt2Model::run(const Batch& batch, const Inputs& inputs, const Dropo
     return sequence_output(score_->forward(transformer_->final_norm(last_tokens(inputs, keys))), batch);
   }
   const TokenContext context = context_of(inputs, keys, packs_tokens());
-  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context, pass());
+  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context, pass(inputs.mask));
   if (task() == Task::kCausalLm) {
     const at::Tensor read = transformer_->final_norm(target_rows(hidden, *context.layout, batch));
     return vocabulary_output(read, {transformer_->word_embeddings(), {}}, batch);
@@ -240,14 +242,15 @@ at::Tensor Gpt2Model::last_tokens(const Inputs& inputs, const DropoutKeys& keys)
     const TokenContext context = context_of(inputs, keys, packs_tokens());
     if (reads_spans(*context.layout, positions)) {
       const ReadTokens read(context, positions);
-      Gpt2Pass reading = pass();
+      Gpt2Pass reading = pass(inputs.mask);
       reading.read = &read;
       return transformer_->forward(inputs.ids, inputs.types, context, reading);
     }
   }
   // A token that the mask hides is read (the pad token is another than the mask's), or this is a GPU, where finding
   // out would wait for the device.
-  const at::Tensor hidden = transformer_->forward(inputs.ids, inputs.types, context_of(inputs, keys, false), pass());
+  const at::Tensor hidden =
+      transformer_->forward(inputs.ids, inputs.types, context_of(inputs, keys, false), pass(inputs.mask));
   return hidden.index_select(0, at::arange(batch, inputs.ids.options()).mul(length).add(last));
 }
 

@@ -78,7 +78,7 @@ class Gpt2Model final : public TransformerModel {
   // What the head reads: the last real token of each example, or the tokens that have labels.
   [[nodiscard]] at::Tensor last_tokens(const Inputs& inputs, const DropoutKeys& keys) const;
   [[nodiscard]] TokenContext context_of(const Inputs& inputs, const DropoutKeys& keys, bool packed) const;
-  [[nodiscard]] Gpt2Pass pass() const;
+  [[nodiscard]] Gpt2Pass pass(const at::Tensor& mask) const;
 
   Gpt2Config config_;
   std::shared_ptr<Gpt2Backbone> transformer_;

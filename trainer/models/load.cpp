@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "trainer/models/bart.h"
 #include "trainer/models/bert.h"
 #include "trainer/models/gpt2.h"
 #include "trainer/models/model.h"
@@ -39,18 +40,23 @@ std::string modern_name(std::string name) {
 
 std::string shape_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-using Parameters = std::map<std::string, at::Tensor>;  // name in the file -> parameter
+using Parameters = std::map<std::string, at::Tensor>;  // name in the file -> parameter or buffer
 
 Parameters parameters_by_stored_name(const Model& model) {
   Parameters result;
   for (const auto& item : model.named_parameters()) result.emplace(model.stored_name(item.key()), item.value());
+  for (const auto& item : model.named_buffers()) result.emplace(model.stored_name(item.key()), item.value());
   return result;
 }
 
 void copy_into(at::Tensor parameter, const std::string& name, const std::string& stored, const WeightFiles& files) {
   const at::Tensor value = files.tensor(stored);
   const std::string where = fmt::format("{}: tensor {:?}", files.path_of(stored), stored);
-  if (!value.is_floating_point()) {
+  if (!parameter.is_floating_point() && value.scalar_type() != parameter.scalar_type()) {
+    throw data_error(fmt::format("{} has type {}; {} is {}", where, c10::toString(value.scalar_type()), name,
+                                 c10::toString(parameter.scalar_type())));
+  }
+  if (parameter.is_floating_point() && !value.is_floating_point()) {
     throw data_error(
         fmt::format("{} has type {}; {} needs floating-point numbers", where, c10::toString(value.scalar_type()), name),
         "quantised weights cannot be trained; use the original model");
@@ -74,6 +80,12 @@ Assignment assign(const Parameters& parameters, const TransformerModel* model, c
   Assignment result;
   for (const std::string& stored : files.names()) {
     if (is_old_buffer(stored) || (model != nullptr && model->is_tied_copy(stored))) continue;
+    if (model != nullptr && model->must_be_zero(stored)) {
+      if (files.tensor(stored).count_nonzero().item<std::int64_t>() == 0) continue;
+      throw data_error(
+          fmt::format("{}: tensor {:?} has other values than 0, which is not supported", files.path_of(stored), stored),
+          "train such a model with transformers");
+    }
     std::string name = modern_name(stored);
     if (!parameters.contains(name)) name = prefix + name;
     if (!parameters.contains(name)) {
@@ -154,7 +166,10 @@ LoadedModel load_model(const ModelOptions& options) {
   if (options.dropout > 1) throw usage_error(fmt::format("dropout = {} is not a probability", options.dropout));
   const Json json = read_json_file(path);
   std::shared_ptr<TransformerModel> model;
-  if (read_model_type(json, path) == "gpt2") {
+  const std::string type = read_model_type(json, path);
+  if (type == "bart") {
+    model = std::make_shared<BartModel>(read_bart_config(json, path, options), read_head_config(json, path, options));
+  } else if (type == "gpt2") {
     model = std::make_shared<Gpt2Model>(read_gpt2_config(json, path, options), read_head_config(json, path, options));
   } else {
     model =
@@ -181,11 +196,10 @@ void load_weights(Model& model, const std::filesystem::path& folder) {
 void save_model(const Model& model, const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
   NamedTensors tensors;
-  for (const auto& item : model.named_parameters()) {
-    tensors.emplace_back(model.stored_name(item.key()), item.value().detach());
-  }
+  for (const auto& [name, value] : parameters_by_stored_name(model)) tensors.emplace_back(name, value.detach());
   write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
   write_file_synced(folder / "config.json", model.config_json().dump(2) + "\n");
+  for (const auto& [name, content] : model.files()) write_file_synced(folder / name, content);
   sync_folder(folder);
 }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -32,22 +33,47 @@ enum class Task : std::uint8_t {
 // A label belongs to an example or, where the batch has "targets", to a token.
 struct ModelOutput {
   at::Tensor loss_sum;   // scalar float32: sum over labels of weight x loss; undefined when the batch has no labels
-  at::Tensor loss_each;  // [batch] float32, unweighted, detached: of all labels of an example
-  at::Tensor logits;     // [labels, num_labels] float32; undefined for language models
+  at::Tensor loss_each;  // [batch] float32, unweighted, detached: of all labels of an example; may be undefined, then
+                         // messages cannot name the examples whose loss is not finite
+  at::Tensor logits;  // [labels, num_labels] float32, or what metrics of your own take; undefined for language models
   at::Tensor predicted;  // [labels] int64: the most probable word; language models in evaluation only
 };
 
+// `losses` [batch], one of each example, with a gradient, and what else the model says: fillers get weight 0.
+[[nodiscard]] ModelOutput output_of(const at::Tensor& losses, const at::Tensor& logits, const Batch& batch);
+
+// A model of your own needs forward() alone. Buffers (running statistics) are those of rank 0 in evaluation and in what
+// is saved, as in PyTorch's DistributedDataParallel.
 class Model : public torch::nn::Module {
  public:
-  // Draws random numbers (dropout, in training mode) only from batch.random and batch.slot. Thread-compatible.
+  // Draws random numbers (dropout, in training mode) only from batch.random and batch.slot: see dropout(). What it
+  // draws from LibTorch's generator is another number on each rank and after a resume. Thread-compatible.
   [[nodiscard]] virtual ModelOutput forward(const Batch& batch) = 0;
   // Parameters exempt from weight decay are those that the Trainer exempts; see trainer/optim/parameter_groups.h.
-  [[nodiscard]] virtual Json config_json() const = 0;  // as written to config.json, loadable by transformers
+  // As written to config.json. Here: what describe() was given, and model_type.
+  [[nodiscard]] virtual Json config_json() const;
   // The names under which transformers stores the parameters (name in this module -> name in model.safetensors).
   [[nodiscard]] virtual std::string stored_name(const std::string& parameter) const { return parameter; }
-  [[nodiscard]] virtual std::int64_t max_positions() const = 0;
-  [[nodiscard]] virtual std::int64_t vocab_size() const = 0;
-  [[nodiscard]] virtual std::string model_type() const = 0;  // "bert", "gpt2"
+  // The longest text that it reads; 0: it has no limit of its own.
+  [[nodiscard]] virtual std::int64_t max_positions() const { return 0; }
+  [[nodiscard]] virtual std::int64_t vocab_size() const { return 0; }
+  [[nodiscard]] virtual std::string model_type() const { return "custom"; }  // "bert", "gpt2"
+
+  // Name and content of further files that belong beside its weights.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> files() const { return {}; }
+
+  // Keys that config_json() shall have.
+  void describe(const Json& keys) { description_.update(keys); }
+
+ protected:
+  // `x` ([batch, ...], at most four dimensions) with elements set to 0 with `probability` while training, and the rest
+  // scaled up. The same elements for every split of a step over ranks and micro-batches, and after a resume. `site`: a
+  // number of its own for each place of the model that calls this.
+  [[nodiscard]] at::Tensor dropout(const at::Tensor& x, double probability, const Batch& batch,
+                                   std::uint32_t site) const;
+
+ private:
+  Json description_ = Json::object();
 };
 
 enum class ProblemType { kSingleLabel, kMultiLabel, kRegression };
@@ -82,9 +108,11 @@ struct LoadedModel {
 // Local and deterministic: all ranks get the same weights. Throws Error(kData) naming file and tensor.
 [[nodiscard]] LoadedModel load_model(const ModelOptions& options);
 
-// Writes config.json and model.safetensors (metadata {"format":"pt"}, tied copies left out) into `folder`, synced.
+// Writes config.json and model.safetensors (metadata {"format":"pt"}, parameters and buffers, tied copies left out)
+// into `folder`, synced.
 void save_model(const Model& model, const std::filesystem::path& folder);
-// Copies the weights of `folder`/model.safetensors into `model`: every parameter must be there with its shape.
+// Copies the weights of `folder`/model.safetensors into `model`: every parameter and buffer must be there with its
+// shape.
 void load_weights(Model& model, const std::filesystem::path& folder);
 
 }  // namespace dtrain

@@ -112,14 +112,18 @@ class ConfigReader {
   std::string path_;
 };
 
-// Options of transformers that change what the model computes and that neither model here knows.
+// Options of transformers that change what the model computes and that no model here knows.
 void refuse_common(const ConfigReader& reader) {
   reader.refuse_if(reader.flag("add_cross_attention", false), "add_cross_attention", "only models without it are");
   reader.refuse_if(reader.flag("is_decoder", false), "is_decoder", "only encoders (BERT) and plain GPT-2 are");
-  reader.refuse_if(reader.flag("is_encoder_decoder", false), "is_encoder_decoder", "only one-stack models are");
   reader.refuse_if(reader.find({"quantization_config"}) != nullptr, "quantization_config", "only plain weights are");
   const Json* pruned = reader.find({"pruned_heads"});
   reader.refuse_if(pruned != nullptr && !pruned->empty(), "pruned_heads", "only models with all heads are");
+}
+
+void refuse_two_stacks(const ConfigReader& reader) {
+  reader.refuse_if(reader.flag("is_encoder_decoder", false), "is_encoder_decoder",
+                   "of models with an encoder and a decoder only BART is");
 }
 
 void check_heads(std::int64_t hidden, std::int64_t heads, const std::filesystem::path& path) {
@@ -168,12 +172,13 @@ const char* problem_type_name(ProblemType type) {
 std::string read_model_type(const Json& json, const std::filesystem::path& path) {
   if (!json.is_object()) throw data_error(path.string() + ": expected a JSON object");
   const std::string type = ConfigReader(json, path).text("model_type", "");
-  for (const char* known : {"bert", "roberta", "distilbert", "gpt2"}) {
+  for (const char* known : {"bert", "roberta", "distilbert", "gpt2", "bart"}) {
     if (type == known) return type;
   }
-  throw data_error(type.empty() ? path.string() + ": model_type is missing"
-                                : fmt::format("{}: model_type {:?} is not supported", path.string(), type),
-                   "model_type must be \"bert\" (BERT, MiniLM, ...), \"roberta\", \"distilbert\" or \"gpt2\"");
+  throw data_error(
+      type.empty() ? path.string() + ": model_type is missing"
+                   : fmt::format("{}: model_type {:?} is not supported", path.string(), type),
+      "model_type must be \"bert\" (BERT, MiniLM, ...), \"roberta\", \"distilbert\", \"gpt2\" or \"bart\"");
 }
 
 namespace {
@@ -218,6 +223,7 @@ EncoderConfig read_distilbert_config(const ConfigReader& reader, const std::file
 EncoderConfig read_encoder_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
   const ConfigReader reader(json, path);
   refuse_common(reader);
+  refuse_two_stacks(reader);
   const std::string type = read_model_type(json, path);
   if (type == "distilbert") return read_distilbert_config(reader, path, options);
   reader.refuse_if(reader.text("position_embedding_type", "absolute") != "absolute", "position_embedding_type",
@@ -257,6 +263,7 @@ EncoderConfig read_encoder_config(const Json& json, const std::filesystem::path&
 Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
   const ConfigReader reader(json, path);
   refuse_common(reader);
+  refuse_two_stacks(reader);
   Gpt2Config config;
   config.vocab_size = reader.size({"vocab_size"}, config.vocab_size);
   config.hidden_size = reader.size({"n_embd", "hidden_size"}, config.hidden_size);
@@ -285,12 +292,56 @@ Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path,
   return config;
 }
 
+BartConfig read_bart_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
+  const ConfigReader reader(json, path);
+  refuse_common(reader);
+  reader.refuse_if(!reader.flag("is_encoder_decoder", true), "is_encoder_decoder", "only BART with both stacks is");
+  for (const char* key : {"encoder_layerdrop", "decoder_layerdrop"}) {
+    reader.refuse_if(reader.probability(key, 0) > 0, key, "only 0 is");
+  }
+  BartConfig config;
+  config.vocab_size = reader.size({"vocab_size"}, config.vocab_size);
+  config.hidden_size = reader.size({"d_model"}, config.hidden_size);
+  config.encoder_layers = reader.size({"encoder_layers"}, config.encoder_layers);
+  config.encoder_heads = reader.size({"encoder_attention_heads"}, config.encoder_heads);
+  config.encoder_inner_size = reader.size({"encoder_ffn_dim"}, config.encoder_inner_size);
+  config.decoder_layers = reader.size({"decoder_layers"}, config.decoder_layers);
+  config.decoder_heads = reader.size({"decoder_attention_heads"}, config.decoder_heads);
+  config.decoder_inner_size = reader.size({"decoder_ffn_dim"}, config.decoder_inner_size);
+  config.max_positions = reader.size({"max_position_embeddings"}, config.max_positions);
+  config.pad_token_id =
+      chosen_pad(options, reader.token_id("pad_token_id", config.pad_token_id, config.vocab_size), config.vocab_size);
+  config.decoder_start_token_id =
+      reader.token_id("decoder_start_token_id", config.decoder_start_token_id, config.vocab_size);
+  if (config.decoder_start_token_id < 0) {
+    throw data_error(path.string() + ": decoder_start_token_id is missing", "name the token that a text begins with");
+  }
+  config.activation = reader.activation("activation_function", "gelu");
+  config.dropout = chosen_dropout(options, reader.probability("dropout", config.dropout));
+  config.attention_dropout = chosen_dropout(options, reader.probability("attention_dropout", config.attention_dropout));
+  config.activation_dropout =
+      chosen_dropout(options, reader.probability("activation_dropout", config.activation_dropout));
+  config.initializer_range = reader.number("init_std", config.initializer_range, 0, 10);
+  config.scale_embedding = reader.flag("scale_embedding", config.scale_embedding);
+  check_heads(config.hidden_size, config.encoder_heads, path);
+  check_heads(config.hidden_size, config.decoder_heads, path);
+  const auto hidden = static_cast<double>(config.hidden_size);
+  check_size(hidden * static_cast<double>(config.vocab_size + 2 * config.max_positions) +
+                 static_cast<double>(config.encoder_layers) *
+                     (4 * hidden * hidden + 2 * hidden * static_cast<double>(config.encoder_inner_size)) +
+                 static_cast<double>(config.decoder_layers) *
+                     (8 * hidden * hidden + 2 * hidden * static_cast<double>(config.decoder_inner_size)),
+             path);
+  return config;
+}
+
 namespace {
 
 // The keys that hold a probability of dropout.
 std::vector<const char*> dropout_keys(const std::string& model_type) {
   if (model_type == "gpt2") return {"embd_pdrop", "attn_pdrop", "resid_pdrop"};
   if (model_type == "distilbert") return {"dropout", "attention_dropout", "seq_classif_dropout"};
+  if (model_type == "bart") return {"dropout", "attention_dropout", "activation_dropout", "classifier_dropout"};
   return {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"};
 }
 

@@ -68,11 +68,34 @@ struct Gpt2Config {
   bool scale_by_layer = false;
 };
 
+// An encoder and a decoder, post-LayerNorm both.
+struct BartConfig {
+  std::int64_t vocab_size = 50265;
+  std::int64_t hidden_size = 1024;
+  std::int64_t encoder_layers = 12;
+  std::int64_t encoder_heads = 16;
+  std::int64_t encoder_inner_size = 4096;
+  std::int64_t decoder_layers = 12;
+  std::int64_t decoder_heads = 16;
+  std::int64_t decoder_inner_size = 4096;
+  std::int64_t max_positions = 1024;  // of either
+  std::int64_t pad_token_id = 1;
+  std::int64_t decoder_start_token_id = 2;
+  Activation activation = Activation::kGelu;
+  double dropout = 0.1;
+  double attention_dropout = 0;
+  double activation_dropout = 0;
+  double initializer_range = 0.02;
+  bool scale_embedding = false;  // word embeddings times the square root of hidden_size
+};
+
 // `json` is the content of `path` (named in errors). The options override; all throw Error(kData) or Error(kUsage).
 [[nodiscard]] std::string read_model_type(const Json& json, const std::filesystem::path& path);
 [[nodiscard]] EncoderConfig read_encoder_config(const Json& json, const std::filesystem::path& path,
                                                 const ModelOptions& options);
 [[nodiscard]] Gpt2Config read_gpt2_config(const Json& json, const std::filesystem::path& path,
+                                          const ModelOptions& options);
+[[nodiscard]] BartConfig read_bart_config(const Json& json, const std::filesystem::path& path,
                                           const ModelOptions& options);
 [[nodiscard]] HeadConfig read_head_config(const Json& json, const std::filesystem::path& path,
                                           const ModelOptions& options);

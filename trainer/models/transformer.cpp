@@ -146,7 +146,7 @@ void TransformerModel::add_losses(const at::Tensor& each, const Batch& batch, Mo
 ModelOutput TransformerModel::sequence_output(const at::Tensor& logits, const Batch& batch) const {
   ModelOutput output;
   output.logits = logits.to(at::kFloat);
-  if (batch.has("labels")) add_losses(losses(output.logits, batch), batch, output);
+  if (batch.has("labels")) add_losses(sequence_losses(head_, output.logits, batch), batch, output);
   return output;
 }
 
@@ -175,12 +175,13 @@ ModelOutput TransformerModel::vocabulary_output(const at::Tensor& hidden, const 
   return output;
 }
 
-at::Tensor TransformerModel::with_noise(const at::Tensor& embedded, const DropoutKeys& keys) const {
+at::Tensor TransformerModel::with_noise(const at::Tensor& embedded, const DropoutKeys& keys,
+                                        const at::Tensor& mask) const {
   if (head_.neftune_noise_alpha == 0 || !keys.active()) return embedded;
-  return embedded.add(embedding_noise(embedded, head_.neftune_noise_alpha, keys));
+  return embedded.add(embedding_noise(embedded, head_.neftune_noise_alpha, keys, mask));
 }
 
-at::Tensor TransformerModel::losses(const at::Tensor& logits, const Batch& batch) const {
+at::Tensor sequence_losses(const HeadConfig& head, const at::Tensor& logits, const Batch& batch) {
   const at::Tensor& labels = batch["labels"];
   const auto expect = [&](bool right, const char* what) {
     if (!right) {
@@ -190,23 +191,22 @@ at::Tensor TransformerModel::losses(const at::Tensor& logits, const Batch& batch
     }
   };
   const bool per_example = labels.numel() == batch.size && labels.size(0) == batch.size;
-  switch (head_.problem_type) {
+  switch (head.problem_type) {
     case ProblemType::kSingleLabel: {
       expect(per_example && labels.scalar_type() == at::kLong, "[batch] of int64");
-      check_range(labels, num_labels(), "label", batch, "set model.num_labels to the number of classes");
-      return at::cross_entropy_loss(logits, labels.view({-1}), {}, at::Reduction::None, kNoLabel,
-                                    head_.label_smoothing);
+      check_range(labels, head.num_labels, "label", batch, "set model.num_labels to the number of classes");
+      return at::cross_entropy_loss(logits, labels.view({-1}), {}, at::Reduction::None, kNoLabel, head.label_smoothing);
     }
     case ProblemType::kMultiLabel: {
       expect(labels.sizes() == logits.sizes(), "[batch, num_labels]");
       return at::binary_cross_entropy_with_logits(logits, labels.to(at::kFloat), {}, {}, at::Reduction::None).mean(1);
     }
     case ProblemType::kRegression: {
-      expect(num_labels() == 1 ? per_example : labels.sizes() == logits.sizes(), "one number for each output");
+      expect(head.num_labels == 1 ? per_example : labels.sizes() == logits.sizes(), "one number for each output");
       return at::mse_loss(logits, labels.to(at::kFloat).view_as(logits), at::Reduction::None).mean(1);
     }
   }
-  DTRAIN_CHECK(false, "problem type {}", static_cast<int>(head_.problem_type));
+  DTRAIN_CHECK(false, "problem type {}", static_cast<int>(head.problem_type));
   return {};
 }
 

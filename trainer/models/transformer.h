@@ -36,6 +36,8 @@ class TransformerModel : public Model {
   [[nodiscard]] virtual bool may_be_missing(const std::string& parameter) const = 0;
   // Tensors of files that repeat a parameter under another name.
   [[nodiscard]] virtual bool is_tied_copy(const std::string& tensor) const = 0;
+  // Tensors of files that the model does without, which is right for zeros only.
+  [[nodiscard]] virtual bool must_be_zero(const std::string& /*tensor*/) const { return false; }
   [[nodiscard]] virtual InitialValue initial_value(const std::string& parameter) const = 0;
 
  protected:
@@ -66,15 +68,19 @@ class TransformerModel : public Model {
   [[nodiscard]] bool packs_tokens() const { return !head_.compute_padding; }
   [[nodiscard]] bool recomputes() const { return head_.gradient_checkpointing && is_training(); }
   // NEFTune's noise added to the embeddings [rows, size] of a batch; `embedded` itself unless training with it.
-  [[nodiscard]] at::Tensor with_noise(const at::Tensor& embedded, const DropoutKeys& keys) const;
+  [[nodiscard]] at::Tensor with_noise(const at::Tensor& embedded, const DropoutKeys& keys,
+                                      const at::Tensor& mask) const;
   [[nodiscard]] Inputs checked_inputs(const Batch& batch, const std::string& ids, const std::string& mask) const;
 
  private:
-  [[nodiscard]] at::Tensor losses(const at::Tensor& logits, const Batch& batch) const;
   void add_losses(const at::Tensor& each, const Batch& batch, ModelOutput& output) const;
 
   HeadConfig head_;
 };
+
+// Losses [batch] of whole sequences as the head's problem has them, from `logits` [batch, num_labels] float32 and the
+// batch's "labels". Labels that do not fit are Error(kData).
+[[nodiscard]] at::Tensor sequence_losses(const HeadConfig& head, const at::Tensor& logits, const Batch& batch);
 
 // The value for every parameter that has none: drawn from Philox, keyed by seed and name, so that it depends neither on
 // the other parameters nor on the machine.

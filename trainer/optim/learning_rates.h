@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "trainer/models/safetensors.h"
@@ -18,6 +19,9 @@ class LearningRates {
   // `peaks`: by group; the first is that of all parameters without a group of their own. Throws Error(kUsage) for wrong
   // lr_scheduler_kwargs.
   LearningRates(const ScheduleOptions& options, std::vector<double> peaks);
+  // A schedule of your own.
+  LearningRates(LrSchedule schedule, std::vector<double> peaks)
+      : peaks_(std::move(peaks)), by_updates_(std::move(schedule)) {}
 
   // Of the update after `finished_updates`.
   [[nodiscard]] std::vector<double> at(std::int64_t finished_updates) const;

@@ -43,6 +43,7 @@ Json other_value(const Setting& setting) {
       return low + 0.3;  // has no exact binary form: the text must carry all digits
     }
     case SettingType::kString:
+      if (setting.key == "hub_model_id") return "me/re-view_s.1";
       for (const std::string& choice : constraint.choices) {
         if (choice != setting.default_value) return choice;
       }

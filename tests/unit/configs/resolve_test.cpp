@@ -151,6 +151,35 @@ TEST(Resolve, LabelsAndProblemTypeFit) {
   EXPECT_EQ(error("problem_type = \"regression\"\nnum_labels = 1", "", "compute = [\"mse\"]"), "");
 }
 
+TEST(Resolve, APluginOpensTheNamesOfItsParts) {
+  const auto with = [](const std::string& model, const std::string& collator) {
+    return "[model]\n" + model + "\n[tokenizer]\npath = \"t\"\n[data]\ntrain = \"t\"\neval = \"e\"\ncollator = \"" +
+           collator +
+           "\"\n[metrics]\ncompute = [\"mine\"]\n[training]\neval_strategy = \"epoch\"\n"
+           "metric_for_best_model = \"mine\"\n";
+  };
+  const TrainConfig config = load(with("plugin = \"libmine.so\"\nname = \"cnn\"", "word_dropout")).config;
+  EXPECT_EQ(config.model.path, "");
+  EXPECT_EQ(config.data.collator, "word_dropout");
+  EXPECT_EQ(config.training.greater_is_better, true);
+  EXPECT_THAT(error_of(with("name = \"cnn\"", "auto")),
+              HasSubstr("run.toml:2:1: model.name: names a model of a plugin"));
+  EXPECT_THAT(error_of(with("plugin = \"libmine.so\"", "auto")), HasSubstr("model.path: missing"));
+  EXPECT_THAT(error_of("[model]\nplugin = \"p\"\nname = \"cnn\"\n[data]\ntrain = \"t\"\n"),
+              HasSubstr("tokenizer.path: missing"));
+  EXPECT_THAT(error_of(with("path = \"m\"", "auto")), HasSubstr("\"mine\" is not a known metric"));
+  EXPECT_THAT(error_of("[data]\ntrain = \"t\"\ncollator = \"pading\"\n[model]\npath = \"m\"\n"),
+              HasSubstr("run.toml:3:1: data.collator: \"pading\" is not a known choice | did you mean \"padding\"?"));
+  // A collator of dtrain must fit the task, plugin or not.
+  EXPECT_THAT(error_of(with("plugin = \"libmine.so\"\nname = \"cnn\"", "seq2seq")), HasSubstr("does not fit the task"));
+}
+
+TEST(Resolve, AProgramWithPartsOfItsOwnNeedsNoneInTheFile) {
+  const std::string toml = "[training]\neval_strategy = \"epoch\"\nmetric_for_best_model = \"mine\"\n";
+  EXPECT_THAT(error_of(toml), HasSubstr("mine"));
+  EXPECT_EQ(load_config(toml, "run.toml", {}, Parts::kOwn).config.training.metric_for_best_model, "mine");
+}
+
 TEST(Resolve, IsIdempotentAndWorksOnAConfigBuiltByHand) {
   TrainConfig config;
   config.training.load_best_model_at_end = true;

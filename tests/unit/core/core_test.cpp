@@ -1,12 +1,19 @@
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/child_process.h"
 #include "core/digest.h"
 #include "core/error.h"
 #include "core/fault.h"
@@ -95,6 +102,75 @@ TEST(NearestName, FindsASlipAndNothingFarAway) {
   EXPECT_EQ(nearest_name("learnin_rate", known), "learning_rate");
   EXPECT_EQ(nearest_name("eval_step", known), "eval_steps");
   EXPECT_EQ(nearest_name("xyzzyplugh", known), "");
+}
+
+TEST(RepositoryName, AsTheHubAllowsIt) {
+  for (const char* good : {"gpt2", "user/name", "a/b.c_d-e", "user/1"}) EXPECT_TRUE(is_repository_name(good)) << good;
+  for (const char* bad : {"", "/", "a/", "/b", "a/b/c", "-a/b", "a/-b", "a/b-", "a/.b", "a--b", "a/b..c", "a/b.git",
+                          "a b", "a/b\n", "--token=x"}) {
+    EXPECT_FALSE(is_repository_name(bad)) << bad;
+  }
+}
+
+TEST(ChildProcess, GetsArgumentsAndEnvironmentAsTheyAre) {
+  const TempFolder folder;
+  const auto program = find_program("sh");
+  ASSERT_TRUE(program.has_value());
+  const fs::path output = folder.path() / "output";
+  const std::vector<std::string> arguments = {
+      program->string(), "-c", "printf '%s|' \"$@\" \"$EXTRA\"; cat; exit 7", "sh", "a b", "$HOME", "; exit 1", "\"'"};
+  {
+    ChildProcess child({.arguments = arguments, .output = output, .environment = {{"EXTRA", "x=y"}}});
+    EXPECT_EQ(child.wait(), 7);
+    EXPECT_EQ(child.wait(), 7);
+  }
+  EXPECT_EQ(read_file(output), "a b|$HOME|; exit 1|\"'|x=y|");
+  ChildProcess second({.arguments = {program->string(), "-c", "echo more >&2"}, .output = output});
+  EXPECT_EQ(second.wait(), 0);
+  EXPECT_EQ(read_file(output), "a b|$HOME|; exit 1|\"'|x=y|more\n");  // appended, standard error too
+}
+
+TEST(ChildProcess, InheritsNoFile) {
+  const TempFolder folder;
+  const fs::path output = folder.path() / "output";
+  const int left_open = ::open("/dev/null", O_RDONLY);  // without O_CLOEXEC
+  ASSERT_GE(left_open, 3);
+  ChildProcess child({.arguments = {find_program("ls")->string(), "/proc/self/fd"}, .output = output});
+  EXPECT_EQ(child.wait(), 0);
+  ::close(left_open);
+  EXPECT_EQ(read_file(output), "0\n1\n2\n3\n");  // 3: the folder that ls reads
+}
+
+TEST(ChildProcess, CanBeStoppedWhileSomebodyWaits) {
+  const TempFolder folder;
+  const std::vector<std::string> forever = {find_program("sleep")->string(), "1000"};
+  ChildProcess child({.arguments = forever, .output = folder.path() / "output"});
+  std::thread stopper([&] { child.stop(); });
+  EXPECT_EQ(child.wait(), 128 + SIGKILL);
+  stopper.join();
+  child.stop();  // harmless: it is gone
+  // The destructor stops it too.
+  { ChildProcess another({.arguments = forever, .output = folder.path() / "output"}); }
+}
+
+TEST(ChildProcess, IsWaitedForAWhileAndSentSignals) {
+  const TempFolder folder;
+  // It says when it is ready for the signal, and goes on after it.
+  const std::string script = "trap 'exit 7' USR2; echo ready; while true; do sleep 0.01; done";
+  ChildProcess child({.arguments = {find_program("sh")->string(), "-c", script}, .output = folder.path() / "output"});
+  while (!std::filesystem::exists(folder.path() / "output") || read_file(folder.path() / "output") != "ready\n") {
+    ASSERT_EQ(child.wait_for(0), std::nullopt);
+  }
+  child.send(SIGUSR2);
+  EXPECT_EQ(child.wait_for(60), 7);
+  EXPECT_EQ(child.wait_for(0), 7);
+  child.send(SIGUSR2);  // to nobody
+}
+
+TEST(ChildProcess, ThatCannotStart) {
+  const TempFolder folder;
+  EXPECT_THROW(ChildProcess({.arguments = {"/nonexistent/program"}, .output = folder.path() / "output"}), Error);
+  EXPECT_EQ(find_program("no-such-program-anywhere"), std::nullopt);
 }
 
 TEST(PretrainedFolder, IsTheFolderOrTheSnapshotInTheCache) {

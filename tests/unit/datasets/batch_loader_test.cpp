@@ -56,7 +56,8 @@ std::vector<std::vector<std::int64_t>> rows(const at::Tensor& tensor) {
 }
 
 TEST(PaddingCollator, EqualsDataCollatorWithPadding) {
-  for (const Json& recorded : read_json_file(test::test_data("golden/data_order.json")).at("padding")) {
+  const Json golden = read_json_file(test::test_data("golden/data_order.json"));
+  for (const Json& recorded : golden.at("padding")) {
     const auto ids = recorded.at("rows").get<std::vector<std::vector<std::int32_t>>>();
     const auto labels = recorded.at("labels").get<std::vector<double>>();
     std::vector<Example> examples;

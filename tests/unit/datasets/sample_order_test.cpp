@@ -46,6 +46,19 @@ TEST(SampleOrder, EqualsTheSeedableSampler) {
   }
 }
 
+TEST(SampleOrder, EqualsTheLengthGroupedSampler) {
+  for (const Json& run : golden().at("length_groups")) {
+    const auto lengths = run.at("lengths").get<Indices>();
+    const auto seed = run.at("seed").get<std::uint64_t>();
+    const auto group = run.at("group").get<std::int64_t>();
+    EXPECT_EQ(length_grouped_order(lengths, group, seed, 0), run.at("order").get<Indices>()) << lengths.size();
+    // The epoch adds to the seed, as it does for the random order.
+    if (seed == 0) continue;
+    EXPECT_EQ(length_grouped_order(lengths, group, seed - 1, 1), run.at("order").get<Indices>());
+  }
+  EXPECT_TRUE(length_grouped_order({}, 4, 42, 0).empty());
+}
+
 TEST(SampleOrder, SequentialIsFileOrder) {
   EXPECT_EQ(sample_order(4, 42, 3, Sampling::kSequential), (Indices{0, 1, 2, 3}));
   EXPECT_TRUE(sample_order(0, 42, 0, Sampling::kRandom).empty());

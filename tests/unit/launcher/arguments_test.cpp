@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "launcher/arguments.h"
+#include "launcher/export_command.h"
 
 namespace dtrain {
 namespace {
@@ -46,6 +47,7 @@ TEST(Arguments, OptionsMayStandBeforeAndAfterTheFile) {
 TEST(Arguments, CommandsAreRecognised) {
   EXPECT_EQ(parse_arguments({"config", "a.toml"}).command, Arguments::Command::kConfig);
   EXPECT_TRUE(parse_arguments({"config", "--markdown"}).markdown);
+  EXPECT_TRUE(parse_arguments({"config", "--arguments"}).arguments_page);
   EXPECT_EQ(parse_arguments({"doctor", "/tmp"}).folder, "/tmp");
   EXPECT_EQ(parse_arguments({"help", "training"}).section, "training");
   EXPECT_EQ(parse_arguments({"a.toml", "--help"}).command, Arguments::Command::kHelp);
@@ -67,6 +69,33 @@ TEST(Arguments, UsesOfAModel) {
   // Options of another command are refused, not ignored.
   EXPECT_NE(refusal({"a.toml", "--model", "m"}), "");
   EXPECT_NE(refusal({"evaluate", "a.toml", "--unlabelled"}), "");
+}
+
+TEST(Arguments, ExportAndPrepare) {
+  const Arguments moved =
+      parse_arguments({"export", "results/a", "--out", "b", "--dtype=bfloat16", "--max-shard-size", "1GB"});
+  EXPECT_EQ(moved.command, Arguments::Command::kExport);
+  EXPECT_EQ(moved.folder, "results/a");
+  EXPECT_EQ(moved.out, "b");
+  EXPECT_EQ(moved.dtype, "bfloat16");
+  EXPECT_EQ(moved.max_shard_size, "1GB");
+  EXPECT_THAT(refusal({"export", "results/a"}), HasSubstr("--out is missing"));
+  EXPECT_THAT(refusal({"export", "--out", "b"}), HasSubstr("no folder"));
+  const Arguments prepare = parse_arguments({"prepare", "a.toml", "--set", "data.train_samples=5"});
+  EXPECT_EQ(prepare.command, Arguments::Command::kPrepare);
+  EXPECT_EQ(prepare.file, "a.toml");
+  EXPECT_EQ(prepare.overrides.size(), 1U);
+  EXPECT_NE(refusal({"prepare"}), "");
+}
+
+TEST(SizeInBytes, UnitsOfTheHub) {
+  EXPECT_EQ(size_in_bytes("5GB"), 5'000'000'000U);
+  EXPECT_EQ(size_in_bytes("1.5 mb"), 1'500'000U);
+  EXPECT_EQ(size_in_bytes("2GiB"), std::uint64_t{2} << 30);
+  EXPECT_EQ(size_in_bytes("1000"), 1000U);
+  for (const char* bad : {"", "GB", "5TBX", "-1GB", "0", "nan", "inf", "1e30GB", "5 G B X"}) {
+    EXPECT_THROW((void)size_in_bytes(bad), Error) << bad;
+  }
 }
 
 TEST(Arguments, Report) {
@@ -92,11 +121,12 @@ TEST(Arguments, MistakesNameTheNearestWord) {
 
 TEST(Arguments, HelpTeaches) {
   const std::string text = help_text("");
-  for (const char* word :
-       {"mpirun -np 4 dtrain", "srun", "--set", "Exit codes", "75", "dtrain help training", "docs/settings.md"}) {
+  for (const char* word : {"mpirun -np 4 dtrain", "srun", "--set", "Exit codes", "75", "dtrain help training",
+                           "dtrain help hub", "dtrain export", "dtrain prepare", "docs/settings.md"}) {
     EXPECT_THAT(text, HasSubstr(word));
   }
   EXPECT_THAT(help_text("training"), HasSubstr("learning_rate"));
+  EXPECT_THAT(help_text("hub"), HasSubstr("repo  (training.hub_model_id)"));
   EXPECT_THROW((void)help_text("trainin"), Error);
 }
 

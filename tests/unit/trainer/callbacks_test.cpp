@@ -10,6 +10,7 @@
 #include "trainer/callbacks/default_flow.h"
 #include "trainer/callbacks/log_printer.h"
 #include "trainer/callbacks/log_writer.h"
+#include "trainer/callbacks/printer.h"
 #include "trainer/callbacks/progress_bar.h"
 
 namespace dtrain {
@@ -43,6 +44,21 @@ TEST(DefaultFlow, DecidesAsTransformersDoes) {
       EXPECT_EQ(decided, row) << each << " step " << state.global_step;
     }
   }
+}
+
+TEST(Printer, WritesTheLinesOfTransformersPrinter) {
+  const Json golden = read_json_file(test::test_data("golden/events.json"));
+  for (const Json& each : golden.at("printed")) {
+    OrderedJson record;
+    for (const Json& item : each.at("record")) {
+      const auto text = item[1].get<std::string>();
+      record[item[0].get<std::string>()] =
+          text == "nan" ? OrderedJson(std::numeric_limits<double>::quiet_NaN()) : OrderedJson::parse(text);
+    }
+    record["step"] = 3;
+    EXPECT_EQ(python_line(record) + "\n", each.at("line").get<std::string>());
+  }
+  EXPECT_EQ(python_line({{"a", true}, {"b", nullptr}, {"c", "text"}}), "{'a': True, 'b': None, 'c': 'text'}");
 }
 
 TEST(DefaultFlow, ClearsTheFlagsOfTheStepBefore) {

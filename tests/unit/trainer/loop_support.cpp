@@ -70,6 +70,7 @@ TinyModel::TinyModel(std::uint64_t seed)
       bias_(classifier_->register_parameter("bias", at::zeros({2}))) {}
 
 ModelOutput TinyModel::forward(const Batch& batch) {
+  if (during_forward) during_forward();
   const at::Tensor& ids = batch["input_ids"];
   const at::Tensor mask = batch["attention_mask"].to(at::kFloat).unsqueeze(2);
   const at::Tensor mean = at::embedding(embedding_, ids).mul(mask).sum(1).div(mask.sum(1));
@@ -152,6 +153,8 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
     parts.world = rank.world;
     parts.host = &rank.host;
     parts.communicator = rank.communicator;
+    if (run.watcher && rank.world.is_first()) parts.callbacks.push_back(run.watcher);
+    if (run.during_forward) model->during_forward = [&, index = rank.world.rank] { run.during_forward(index); };
     if (run.signal) {
       parts.received_signal = [&, asked = std::int64_t{0}, index = rank.world.rank]() mutable {
         return run.signal(index, ++asked);
@@ -159,6 +162,7 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
     }
     Trainer trainer(config, std::move(parts));
     const TrainOutcome outcome = trainer.train();
+    if (run.afterwards) run.afterwards(trainer);
     const std::lock_guard lock(mutex);
     weights[static_cast<std::size_t>(rank.world.rank)] = flat_weights(*model);
     if (rank.world.is_first()) {

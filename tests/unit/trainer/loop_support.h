@@ -36,6 +36,8 @@ class TinyModel final : public Model {
   // A text with this token has a loss that is not a number.
   static constexpr std::int32_t kPoison = 39;
 
+  std::function<void()> during_forward;
+
  private:
   at::Tensor embedding_;
   std::shared_ptr<torch::nn::Module> classifier_;
@@ -70,6 +72,9 @@ struct TinyRun {
   std::int64_t poisoned = -1;
   // What received_signal answers, by rank and step asked for (from 1). May be empty.
   std::function<int(int rank, std::int64_t asked)> signal = {};
+  std::shared_ptr<Callback> watcher = {};             // of rank 0
+  std::function<void(Trainer&)> afterwards = {};      // on every rank, after train()
+  std::function<void(int rank)> during_forward = {};  // on every rank, in each forward
 };
 
 struct TinyResult {

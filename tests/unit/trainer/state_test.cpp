@@ -113,7 +113,8 @@ TEST(RunRecord, SurvivesWritingAndReading) {
                                    .best_checkpoint = "checkpoint-5",
                                    .exit = 74,
                                    .reason = "disk \"full\"\xff",
-                                   .suspects = {"rank 1 on b"}});
+                                   .suspects = {"rank 1 on b"},
+                                   .hub = "uploaded"});
   const RunRecord record = read_run_record(folder.path()).value();
   EXPECT_EQ(record.state, "failed");
   EXPECT_EQ(record.step, 7);
@@ -123,6 +124,7 @@ TEST(RunRecord, SurvivesWritingAndReading) {
   EXPECT_EQ(record.exit, 74);
   EXPECT_THAT(record.reason, HasSubstr("disk \"full\""));
   EXPECT_EQ(record.suspects, (std::vector<std::string>{"rank 1 on b"}));
+  EXPECT_EQ(record.hub, "uploaded");
   write_run_record(folder.path(), {});
   EXPECT_FALSE(read_run_record(folder.path())->exit);
   folder.write("run.json", R"({"step": []})");

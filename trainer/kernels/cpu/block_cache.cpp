@@ -79,14 +79,20 @@ class BlockCache final : public c10::Allocator {
         return data;
       }
       add_live(size);
-      release_surplus();
+      release_surplus(static_cast<std::int64_t>(kSlack * static_cast<double>(peak_live_bytes_)));
     }
     const std::size_t alignment = bytes >= kHugePage ? kHugePage : kPage;
     void* data = nullptr;
     if (::posix_memalign(&data, alignment, bytes) != 0) {
-      const std::lock_guard lock(mutex_);
-      live_bytes_ -= size;
-      throw std::bad_alloc();
+      {
+        const std::lock_guard lock(mutex_);
+        release_surplus(/*limit=*/0);
+      }
+      if (::posix_memalign(&data, alignment, bytes) != 0) {
+        const std::lock_guard lock(mutex_);
+        live_bytes_ -= size;
+        throw std::bad_alloc();
+      }
     }
     if (bytes >= kHugePage) ::madvise(data, bytes, MADV_HUGEPAGE);  // a wish: it costs nothing when refused
     const std::lock_guard lock(mutex_);
@@ -99,9 +105,9 @@ class BlockCache final : public c10::Allocator {
     peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
   }
 
-  // Largest blocks first. The caller holds the lock.
-  void release_surplus() {
-    const auto limit = static_cast<std::int64_t>(kSlack * static_cast<double>(peak_live_bytes_));
+  // Gives free blocks back, the largest first, until no more than `limit` bytes are held, live ones included. The
+  // caller holds the lock.
+  void release_surplus(std::int64_t limit) {
     while (!free_.empty() && live_bytes_ + cached_bytes_ > limit) {
       const auto largest = std::prev(free_.end());
       cached_bytes_ -= static_cast<std::int64_t>(largest->first);

@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "launcher/failure.h"
+#include "dist/failure.h"
 
 namespace dtrain {
 namespace {
