@@ -68,10 +68,10 @@ def test_token_classification_logs_what_seqeval_says_of_its_predictions(ranks, t
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     recipe = harness.recipe(
-        tmp_path, tiny_bert, model={"task": "token-classification", "num_labels": None}, tokenizer={"max_length": 64},
+        tmp_path, tiny_bert, model={"task": "token-classification", "num_labels": None, "random_init": True}, tokenizer={"max_length": 64},
         data={"train": str(data), "eval": str(data), "words": "tokens", "tags": "ner_tags", "labels": names, "text": None, "label": None,
               "train_samples": None, "eval_samples": None},
-        training={"max_steps": 60, "learning_rate": 0.01, "eval_strategy": "steps", "eval_steps": 60, "save_strategy": "steps", "save_steps": 60,
+        training={"max_steps": 100, "learning_rate": 3e-3, "eval_strategy": "steps", "eval_steps": 100, "save_strategy": "steps", "save_steps": 100,
                   "load_best_model_at_end": True, "metric_for_best_model": "f1"},
         metrics={"compute": ["seqeval"]})
     outcome = harness.run(recipe, ranks=ranks)
