@@ -77,8 +77,8 @@ def test_training_and_evaluation_equal_the_peer(run, seed):
     expected = [record for record in theirs["history"] if "loss" in record]
     assert len(steps) == len(expected) == 50
     for mine, other in zip(steps, expected):
-        # The norm reacts more to rounding: the rate is high, so that 50 steps teach something.
-        for key, tolerance in (("loss", 1e-4), ("grad_norm", 5e-4), ("learning_rate", 1e-9)):
+        # The rate is high, so that 50 steps teach something: differences of rounding grow, and the norm feels them first.
+        for key, tolerance in (("loss", 1e-4), ("grad_norm", 1e-4 if other["step"] <= 20 else 2e-3), ("learning_rate", 1e-9)):
             assert mine[key] == pytest.approx(other[key], rel=tolerance), (other["step"], key)
     assert expected[-1]["loss"] < 0.5 * expected[0]["loss"]
     evaluations = [record for record in ours if "eval_loss" in record]
