@@ -44,6 +44,7 @@ ExitCode run_train(const Arguments& arguments, MpiSession& session) {
       pusher = make_hub_pusher(job.config, card, output_dir);
       return std::string();
     });
+    inputs = {};  // of an attempt that ran out of memory
     // One rank per node tokenises while the others wait: it may use the threads of all of them.
     inputs = load_inputs(job.config, job.world, job.host, job.threads * job.world.local_size);
     TrainerParts parts;

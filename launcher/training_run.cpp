@@ -28,6 +28,7 @@
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/run_lock.h"
 #include "trainer/first_rank.h"
+#include "trainer/kernels/cpu/block_cache.h"
 #include "trainer/position.h"
 #include "trainer/resume.h"
 #include "trainer/trainer.h"
@@ -238,7 +239,11 @@ ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& sessi
     const std::int64_t failed = batch_size;
     batch_size = next_batch_size(failed);
     if (batch_size == 0) throw OutOfMemory("out of memory even with per_device_train_batch_size = 1");
-    if (!all.device.device.is_cpu()) at::getDeviceAllocator(all.device.device.type())->emptyCache();
+    if (all.device.device.is_cpu()) {
+      cpu::empty_block_cache();
+    } else {
+      at::getDeviceAllocator(all.device.device.type())->emptyCache();
+    }
     if (all.world.is_first()) {
       log::warning("starting again with per_device_train_batch_size = {}, was {}", batch_size, failed);
     }

@@ -5,6 +5,8 @@
 #include <thread>
 #include <vector>
 
+#include <malloc.h>
+
 #include <gtest/gtest.h>
 
 #include <ATen/ops/empty.h>
@@ -41,6 +43,18 @@ TEST(BlockCache, SlightlySmallerTensorsReuseABlockAndMuchSmallerOnesDoNot) {
   }
   const at::Tensor small = at::empty({2 * kFloats});
   EXPECT_NE(small.data_ptr(), first);
+}
+
+TEST(BlockCache, GivesBackWhatNoTensorHas) {
+  cpu::use_block_cache();
+  constexpr std::int64_t kMany = 64 * kFloats;
+  const at::Tensor live = at::empty({kMany});
+  { const at::Tensor freed = at::empty({kMany}); }
+  const std::size_t before = ::mallinfo2().hblkhd;
+  cpu::empty_block_cache();
+  const std::size_t after = ::mallinfo2().hblkhd;
+  EXPECT_GE(before, after + kMany * sizeof(float));
+  EXPECT_GE(after, kMany * sizeof(float)) << "a block in use was given back";
 }
 
 // Blocks may be freed by another thread than the one that asked for them, and keep what is written to them.

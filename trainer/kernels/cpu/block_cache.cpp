@@ -46,6 +46,12 @@ class BlockCache final : public c10::Allocator {
   [[nodiscard]] c10::DeleterFnPtr raw_deleter() const override { return &BlockCache::give_back; }
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
 
+  void empty() {
+    const std::lock_guard lock(mutex_);
+    release_surplus(/*limit=*/0);
+    peak_live_bytes_ = live_bytes_;
+  }
+
  private:
   static void give_back(void* data) {
     if (data == nullptr) return;
@@ -136,5 +142,7 @@ void use_block_cache() {
   constexpr std::uint8_t kAboveDefault = 100;
   c10::SetCPUAllocator(&cache(), kAboveDefault);
 }
+
+void empty_block_cache() { cache().empty(); }
 
 }  // namespace dtrain::cpu

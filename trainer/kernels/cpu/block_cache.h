@@ -11,4 +11,7 @@ namespace dtrain::cpu {
 // Installs the cache for all tensors made from now on. Idempotent.
 void use_block_cache();
 
+// Gives the blocks that no tensor has back to the system.
+void empty_block_cache();
+
 }  // namespace dtrain::cpu
