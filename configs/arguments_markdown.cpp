@@ -6,6 +6,7 @@
 
 #include "configs/config_text.h"
 #include "configs/known_names.h"
+#include "configs/markdown_cell.h"
 
 namespace dtrain {
 namespace {
@@ -50,19 +51,10 @@ effect and gives a warning. *old name*: accepted with a warning that names the n
 | --- | --- | --- |
 )";
 
-std::string cell(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|') out += '\\';
-    out += c;
-  }
-  return out;
-}
-
 std::string codes(const std::vector<Json>& values) {
   std::vector<std::string> texts;
   for (const Json& value : values) {
-    if (!value.is_null()) texts.push_back(fmt::format("`{}`", cell(toml_text(value))));
+    if (!value.is_null()) texts.push_back(fmt::format("`{}`", markdown_cell(toml_text(value))));
   }
   return fmt::format("{}", fmt::join(texts, ", "));
 }
@@ -81,14 +73,14 @@ std::string arguments_markdown() {
   std::map<std::string, std::string> rows;  // by argument
   for (const Setting& setting : all_settings()) {
     if (setting.section != "training" || setting.doc.starts_with("dtrain's own")) continue;
-    std::string meaning = cell(setting.doc);
+    std::string meaning = markdown_cell(setting.doc);
     if (const auto& missing = setting.constraint.known_elsewhere; !missing.empty()) {
       meaning += fmt::format(" Refused: {}.", codes({missing.begin(), missing.end()}));
     }
     rows[setting.key] = fmt::format("supported | {}", meaning);
   }
   for (const UnsupportedName& name : all_unsupported_names()) {
-    rows[name.name] = fmt::format("{} | {}", unsupported_cell(name), cell(name.reason));
+    rows[name.name] = fmt::format("{} | {}", unsupported_cell(name), markdown_cell(name.reason));
   }
   for (const Alias& alias : all_aliases()) {
     if (alias.section != "training") continue;  // the short names of [hub]

@@ -3,21 +3,12 @@
 
 #include "configs/config_text.h"
 #include "configs/known_names.h"
+#include "configs/markdown_cell.h"
 
 namespace dtrain {
 namespace {
 
-// Text for a cell of a table.
-std::string cell(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|') out += '\\';
-    out += c;
-  }
-  return out;
-}
-
-std::string code(const std::string& text) { return text.empty() ? "" : fmt::format("`{}`", cell(text)); }
+std::string code(const std::string& text) { return text.empty() ? "" : fmt::format("`{}`", markdown_cell(text)); }
 
 std::string default_cell(const Setting& setting) {
   if (setting.default_value.is_null() || setting.default_value == Json::object()) return "";
@@ -47,8 +38,8 @@ std::string settings_markdown() {
     for (const Setting& setting : all_settings()) {
       if (setting.section != section.name) continue;
       page += fmt::format("| `{}` | {} | {} | {} | {} | {} |\n", setting.key, describe_type(setting),
-                          default_cell(setting), cell(describe_constraint(setting.constraint)), cell(setting.doc),
-                          describe_class(setting.setting_class));
+                          default_cell(setting), markdown_cell(describe_constraint(setting.constraint)),
+                          markdown_cell(setting.doc), describe_class(setting.setting_class));
     }
   }
   page +=
@@ -83,7 +74,7 @@ std::string settings_markdown() {
       accepted += fmt::format("{}{}", accepted.empty() ? "" : ", ", code(toml_text(value)));
     }
     page += fmt::format("| `{}` | {} | {} | {} |\n", name.name, accepted,
-                        name.other == UnsupportedName::Other::kWarn ? "warning" : "error", cell(name.reason));
+                        name.other == UnsupportedName::Other::kWarn ? "warning" : "error", markdown_cell(name.reason));
   }
   return page;
 }

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "core/text_table.h"
 #include "launcher/inputs.h"
 #include "launcher/job_setup.h"
 
@@ -22,7 +23,7 @@ struct Lengths {
 Lengths measure(const Dataset& data, std::int64_t max_length) {
   Lengths lengths;
   for (std::int64_t i = 0; i < data.size(); ++i) {
-    const auto length = static_cast<std::int64_t>(data.get(i).ids.size());
+    const std::int64_t length = data.length(i);
     lengths.tokens += length;
     lengths.longest = std::max(lengths.longest, length);
     if (length >= max_length) ++lengths.at_limit;
@@ -43,10 +44,7 @@ std::vector<std::string> row_of(const LoadedData& loaded, const Dataset& data, s
 }
 
 void print_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths(rows.front().size(), 0);
-  for (const auto& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
+  const std::vector<std::size_t> widths = column_widths(rows);
   for (const auto& row : rows) {
     for (std::size_t i = 0; i + 1 < row.size(); ++i) {
       // Names to the left, numbers to the right.

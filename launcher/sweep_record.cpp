@@ -9,6 +9,7 @@
 #include "configs/setting.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/text_table.h"
 
 namespace dtrain {
 namespace {
@@ -141,18 +142,11 @@ std::string to_table(const SweepRecord& record, const SweepSettings& sweep) {
     for (std::size_t p = 0; p < sweep.space.size(); ++p) row.push_back(value_text(sweep.space[p], trial->point[p]));
     row.push_back(fmt::format("{:.1f}", trial->seconds));
   }
-  std::vector<std::size_t> widths(rows[0].size(), 0);
-  for (const auto& row : rows) {
-    for (std::size_t column = 0; column < row.size(); ++column) {
-      widths[column] = std::max(widths[column], row[column].size());
-    }
-  }
+  const std::vector<std::size_t> widths = column_widths(rows);
   const Trial* best = record.best(sweep.maximize);
   std::string text;
   for (std::size_t line = 0; line < rows.size(); ++line) {
-    for (std::size_t column = 0; column < widths.size(); ++column) {
-      text += fmt::format("  {:>{}}", rows[line][column], widths[column]);
-    }
+    text += right_aligned(rows[line], widths);
     if (line > 0 && order[line - 1] == best) text += "  best";
     if (line > 0 && !order[line - 1]->reason.empty()) text += "  " + order[line - 1]->reason;
     text += "\n";

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/log.h"
+#include "core/text_table.h"
 
 namespace dtrain {
 namespace {
@@ -46,10 +47,6 @@ std::string log_line(const TrainerState& state, const OrderedJson& record, doubl
 }
 
 std::string results_table(const TrainerState& state) {
-  struct Row {
-    std::vector<std::string> cells;
-    std::int64_t step;
-  };
   const auto is_evaluation = [](const OrderedJson& record) {
     return record.contains("eval_loss") || record.contains("eval_runtime");
   };
@@ -68,38 +65,28 @@ std::string results_table(const TrainerState& state) {
   const auto loss = std::find(keys.begin(), keys.end(), "eval_loss");
   if (loss != keys.end()) std::rotate(keys.begin(), loss, loss + 1);
 
-  std::vector<Row> rows;
+  std::vector<std::vector<std::string>> rows = {{"step", "epoch"}};
+  if (has_train_loss) rows[0].emplace_back("train loss");
+  for (const std::string& key : keys) rows[0].push_back(column_name(key));
+  std::vector<std::int64_t> steps;  // of the rows after the first
   std::string train_loss = "-";
   for (const OrderedJson& record : state.log_history) {
     if (record.contains("loss")) train_loss = number_text("loss", record["loss"]);
     if (!is_evaluation(record)) continue;
     const std::int64_t step = record.value("step", std::int64_t{0});
-    Row row{{fmt::format("{}", step), record.contains("epoch") ? number_text("epoch", record["epoch"]) : "-"}, step};
-    if (has_train_loss) row.cells.push_back(train_loss);
-    for (const std::string& key : keys) row.cells.push_back(record.contains(key) ? number_text(key, record[key]) : "-");
-    rows.push_back(std::move(row));
+    std::vector<std::string>& row = rows.emplace_back();
+    row = {fmt::format("{}", step), record.contains("epoch") ? number_text("epoch", record["epoch"]) : "-"};
+    if (has_train_loss) row.push_back(train_loss);
+    for (const std::string& key : keys) row.push_back(record.contains(key) ? number_text(key, record[key]) : "-");
+    steps.push_back(step);
   }
-  if (rows.empty()) return {};
+  if (steps.empty()) return {};
 
-  std::vector<std::string> header = {"step", "epoch"};
-  if (has_train_loss) header.emplace_back("train loss");
-  for (const std::string& key : keys) header.push_back(column_name(key));
-  std::vector<std::size_t> widths;
-  for (std::size_t column = 0; column < header.size(); ++column) {
-    std::size_t width = header[column].size();
-    for (const Row& row : rows) width = std::max(width, row.cells[column].size());
-    widths.push_back(width);
-  }
-  const auto line_of = [&](const std::vector<std::string>& cells) {
-    std::string line;
-    for (std::size_t column = 0; column < cells.size(); ++column)
-      line += fmt::format("  {:>{}}", cells[column], widths[column]);
-    return line;
-  };
-  std::string table = line_of(header);
-  for (const Row& row : rows) {
-    table += "\n" + line_of(row.cells);
-    if (state.best_global_step == row.step) table += "  best";
+  const std::vector<std::size_t> widths = column_widths(rows);
+  std::string table = right_aligned(rows[0], widths);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    table += "\n" + right_aligned(rows[i + 1], widths);
+    if (state.best_global_step == steps[i]) table += "  best";
   }
   return table;
 }
