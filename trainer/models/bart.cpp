@@ -361,7 +361,7 @@ ModelOutput BartModel::run(const Batch& batch, const Inputs& inputs, const Dropo
   return vocabulary_output(target_rows(hidden, *context.layout, batch), {model_->words(), {}}, batch);
 }
 
-std::unique_ptr<StepDecoder> BartModel::start_decoder(const Batch& batch, std::int64_t /*beams*/) {
+std::unique_ptr<StepDecoder> BartModel::start_decoder(const Batch& batch) {
   const Inputs inputs = checked_inputs(batch, "input_ids", "attention_mask");
   const std::int64_t size = inputs.ids.size(0);
   const std::int64_t length = inputs.ids.size(1);

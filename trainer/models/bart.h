@@ -30,7 +30,7 @@ class BartModel final : public TransformerModel, public TextGenerator {
   [[nodiscard]] InitialValue initial_value(const std::string& parameter) const override;
 
   // Keys and values of earlier tokens are kept, and those of the text that is read are computed once.
-  [[nodiscard]] std::unique_ptr<StepDecoder> start_decoder(const Batch& batch, std::int64_t beams) override;
+  [[nodiscard]] std::unique_ptr<StepDecoder> start_decoder(const Batch& batch) override;
 
  protected:
   [[nodiscard]] ModelOutput run(const Batch& batch, const Inputs& inputs, const DropoutKeys& keys) override;

@@ -93,7 +93,7 @@ Ids last_tokens(const std::vector<Ids>& texts) {
 
 std::vector<Ids> write_greedily(TextGenerator& generator, const Batch& batch, const GenerationOptions& options) {
   const at::Device device = batch["input_ids"].device();
-  const auto decoder = generator.start_decoder(batch, 1);
+  const auto decoder = generator.start_decoder(batch);
   std::vector<Ids> texts(static_cast<std::size_t>(batch.size), Ids{options.decoder_start_token_id});
   std::vector<bool> done(texts.size(), false);
   // Texts that have ended stay in the batch, with any token, so that all have one length.
@@ -219,7 +219,7 @@ class BeamSearch {
 std::vector<Ids> search_beams(TextGenerator& generator, const Batch& batch, const GenerationOptions& options) {
   const at::Device device = batch["input_ids"].device();
   const std::int64_t beams = options.num_beams;
-  const auto decoder = generator.start_decoder(batch, beams);
+  const auto decoder = generator.start_decoder(batch);
   std::vector<BeamSearch> searches(static_cast<std::size_t>(batch.size), BeamSearch(options));
   // Enough candidates that num_beams go on even when as many end.
   const std::int64_t wanted = std::max<std::int64_t>(2, 1 + std::ssize(options.eos_token_ids)) * beams;

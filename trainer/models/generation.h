@@ -28,9 +28,9 @@ class StepDecoder {
 class TextGenerator {
  public:
   virtual ~TextGenerator() = default;
-  // Reads "input_ids" and "attention_mask" of the batch. Each example has `beams` texts, which follow each other.
-  // To be called in evaluation mode and without gradients.
-  [[nodiscard]] virtual std::unique_ptr<StepDecoder> start_decoder(const Batch& batch, std::int64_t beams) = 0;
+  // Reads "input_ids" and "attention_mask" of the batch. Each example may have several texts, as many as any other,
+  // which follow each other. To be called in evaluation mode and without gradients.
+  [[nodiscard]] virtual std::unique_ptr<StepDecoder> start_decoder(const Batch& batch) = 0;
 };
 
 // When beam search ends: as soon as there are num_beams texts, when better ones are unlikely, or when they are
