@@ -4,7 +4,7 @@
 Prints seconds per step (median, min, max), the ratio peer / dtrain, tokens per second, seconds to the end of the first step
 (without and with a token store), evaluation reviews per second and peak memory; then for each part of dtrain's step the least time
 that this machine could need for it, from ceilings measured in the same run. Times of steps are taken from outside: when a process
-printed a line; parts of a step from dtrain's log.jsonl. Machines are noisy: look at the spread before the median.
+printed a line; parts of a step from dtrain's log.jsonl (on a GPU: of the host, which runs ahead). Machines are noisy: look at the spread before the median.
 """
 import argparse
 import json
@@ -15,11 +15,40 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 IMDB = ROOT / "tests" / "data" / "imdb"
 WARM_UP_STEPS = 2
+
+
+class GpuMemory:
+    """The most memory that the GPUs gave to anybody while it lives, beyond what was taken before; 0 without a GPU."""
+
+    def __init__(self):
+        self.before, self.peak, self.stop = self.used(), 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    @staticmethod
+    def used():
+        try:
+            printed = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True)
+        except FileNotFoundError:
+            return 0
+        return sum(int(line) for line in printed.stdout.split()) << 20 if printed.returncode == 0 else 0
+
+    def watch(self):
+        while not self.stop.wait(0.1):
+            self.peak = max(self.peak, self.used() - self.before)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
 
 
 def run(line, threads, environment):
@@ -28,18 +57,19 @@ def run(line, threads, environment):
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | environment)
     steps, evaluation, text = [], {}, []
-    for output in process.stdout:
-        text.append(output)
-        if re.search(r"^bench step|\bstep +\d+/\d+ loss ", output):
-            steps.append(time.monotonic() - start)
-        match = re.match(r"bench eval (.*)", output)
-        if match:
-            evaluation = json.loads(match.group(1))
+    with GpuMemory() as memory:
+        for output in process.stdout:
+            text.append(output)
+            if re.search(r"^bench step|\bstep +\d+/\d+ loss ", output):
+                steps.append(time.monotonic() - start)
+            match = re.match(r"bench eval (.*)", output)
+            if match:
+                evaluation = json.loads(match.group(1))
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0 or len(steps) <= WARM_UP_STEPS:
         sys.exit(f"{line} failed with {process.returncode}:\n" + "".join(text[-30:]))
-    return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "wall": time.monotonic() - start}
+    return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "gpu_peak": memory.peak, "wall": time.monotonic() - start}
 
 
 def run_dtrain(program, folder, options, environment=None):
@@ -56,21 +86,24 @@ def run_peer(folder, options):
                options.threads // options.ranks, {})
 
 
-def ceilings(threads, sizes):
+def ceilings(threads, sizes, gpu):
     """Best of 10 through LibTorch, as both programs use it: the model's widest products in GFLOP/s, and copying memory in GB/s."""
+    device = "cuda" if gpu else "cpu"
     script = f"""
 import json, torch, time
 torch.set_num_threads({threads})
+torch.set_default_device("{device}")
+wait = torch.cuda.synchronize if "{device}" == "cuda" else lambda: None
 def best(body, work):
     times = []
     for i in range(12):
-        t = time.perf_counter(); body(); times.append(time.perf_counter() - t)
+        wait(); t = time.perf_counter(); body(); wait(); times.append(time.perf_counter() - t)
     return work / min(times[2:]) / 1e9
 result = {{}}
 hidden, inner = {sizes["hidden"]}, {sizes["inner"]}
 for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
     result[name] = 0
-    for rows in (32, 4096):
+    for rows in (32, 4096, 65536)[:3 if "{device}" == "cuda" else 2]:
         if rows > 32 and result[name] < 10: break  # emulated: more rows would take minutes and show the same
         for k, n in ((hidden, inner), (inner, hidden)):
             a, b = torch.randn(rows, k).to(kind), torch.randn(k, n).to(kind)
@@ -116,7 +149,7 @@ def warm_file_cache():
 
 def write_recipes(folder, options):
     training = {"per_device_train_batch_size": options.batch // options.ranks, "per_device_eval_batch_size": 32, "learning_rate": 5e-5,
-                "max_steps": options.steps, "seed": 42, "eval_strategy": "steps", "eval_steps": options.steps}
+                "max_steps": options.steps, "seed": 42, "eval_strategy": "steps", "eval_steps": options.steps, "use_cpu": not options.gpu}
     if options.precision == "bf16":
         training["bf16"] = True
     evaluation = folder / "eval.jsonl"
@@ -132,7 +165,7 @@ def write_recipes(folder, options):
                   "compute_padding": options.padded},
         "tokenizer": {"path": str(options.tokenizer), "max_length": options.max_length} | ({"pad_token": "eos"} if options.eos else {}),
         "data": {"train": str(train), "eval": str(evaluation), "text": "text", "label": "label", "cache_dir": str(folder / "tokens")},
-        "training": training | {"output_dir": str(folder / "dtrain"), "overwrite_output_dir": True, "use_cpu": True,
+        "training": training | {"output_dir": str(folder / "dtrain"), "overwrite_output_dir": True,
                                 "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True},
         "metrics": {"compute": ["accuracy"]}}
     lines = []
@@ -147,13 +180,13 @@ def figures(runs):
             "first_cold": runs[0]["steps"][0],
             "first_warm": statistics.median(run_["steps"][0] for run_ in runs[1:] or runs),
             "eval": statistics.median(run_["evaluation"]["eval_samples_per_second"] for run_ in runs),
-            "peak": max(run_["peak"] for run_ in runs), "wall": statistics.median(run_["wall"] for run_ in runs)}
+            "peak": max(run_["peak"] for run_ in runs), "gpu_peak": max(run_["gpu_peak"] for run_ in runs), "wall": statistics.median(run_["wall"] for run_ in runs)}
 
 
 def measure(options):
     warm_file_cache()
     sizes = model_sizes(options.model)
-    before = ceilings(options.threads, sizes)
+    before = ceilings(options.threads, sizes, options.gpu)
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         write_recipes(folder, options)
@@ -162,7 +195,7 @@ def measure(options):
             runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options))
             runs["peer"].append(run_peer(folder, options))
         result = {name: figures(each) for name, each in runs.items()}
-    after = ceilings(options.threads, sizes)
+    after = ceilings(options.threads, sizes, options.gpu)
     result["ceiling"] = {name: max(value, after[name]) for name, value in before.items()}
     records = [record for run_ in runs["dtrain"] for record in run_["records"][WARM_UP_STEPS:]]
     result["tokens"] = statistics.mean(record["tokens"] for record in records)
@@ -175,7 +208,7 @@ def measure(options):
                        for part, floor in least.items()}
     result["title"] = (f"{options.model.name}, {options.precision}, {options.batch} x {options.max_length}"
                        f"{', both padded' if options.padded else ''}, {options.ranks} x {options.threads // options.ranks} threads, "
-                       f"{options.repeats} x {options.steps} steps, A B A B")
+                       f"{options.repeats} x {options.steps} steps, A B A B" + (", on the GPU" if options.gpu else ""))
     return result
 
 
@@ -198,6 +231,8 @@ def table(result):
     row("end of step 1, s, no token store yet", lambda each: each["first_cold"])
     row("end of step 1, s, token store there", lambda each: each["first_warm"])
     row("peak memory of a rank, GB", lambda each: each["peak"] / 1e9)
+    if ours["gpu_peak"] > 0:
+        row("peak memory of the GPU, GB", lambda each: each["gpu_peak"] / 1e9)
     row("seconds in all", lambda each: each["wall"], "{:.1f}")
     lines.append(f"{'part of a step, seconds':38}{'dtrain':>22}{'floor here':>22}{'floor/achieved':>16}")
     parts = list(result["parts"].items())
@@ -223,6 +258,7 @@ def arguments(line=None):
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--ranks", type=int, default=1, help="processes, which share the batch and the threads")
+    parser.add_argument("--gpu", action="store_true", help="both on the GPU")
     parser.add_argument("--padded", action="store_true", help="let dtrain compute padding too")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures there")
     options = parser.parse_args(line)

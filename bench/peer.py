@@ -44,7 +44,7 @@ else:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(recipe["model"], num_labels=2)
 trainer = transformers.Trainer(
     model=model,
-    args=transformers.TrainingArguments(report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no",
+    args=transformers.TrainingArguments(report_to="none", disable_tqdm=True, save_strategy="no",
                                         logging_steps=1, **recipe["arguments"]),
     data_collator=transformers.DataCollatorWithPadding(tokenizer),
     train_dataset=datasets_light.tokenised(recipe["train"], tokenizer, recipe["max_length"]),

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include <ATen/Context.h>
 #include <fmt/format.h>
 
 #include "core/error.h"
@@ -51,6 +52,9 @@ ChosenDevice choose_device(const TrainingConfig& training, const World& world) {
       throw usage_error(fmt::format("training.tf32: {} is older than Ampere", name), "remove the line");
     }
   }
+  // cuDNN's attention plans each new shape for a tenth of a second; batches sorted by length have many. Measured on an
+  // H200 in bfloat16: 230 reviews per second in evaluation with it, thousands without.
+  at::globalContext().setSDPUseCuDNN(false);
   return {c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank)), name};
 }
 

@@ -2,7 +2,8 @@
 """BART in the Hugging Face libraries, for test_seq2seq.py.
 
   seq2seq_peer.py make FOLDER SEED     a small model with a tokenizer of its own, and pairs of sentences
-  seq2seq_peer.py train RECIPE         Seq2SeqTrainer: {"history": [...], "evaluation": {...}}
+  seq2seq_peer.py train RECIPE         Seq2SeqTrainer: {"history": [...], "evaluation": {...}}; the recipe is JSON: "model", "train", "eval",
+                                       "training", "output_dir", where needed also "dropout" (of all kinds), "lengths" of both texts, "gpu"
   seq2seq_peer.py write MODEL ROWS OPTIONS   texts of generate() for each of a list of options, one example at a time
 
 A program of its own: a test in the repository's root would see the folder datasets/ as the library of that name.
@@ -57,34 +58,38 @@ def make(folder, seed):
 
 def rows_of(path):
     with open(path, encoding="utf-8") as lines:
-        return [json.loads(line)["translation"] for line in lines]
+        rows = [json.loads(line) for line in lines]
+    return [row.get("translation", row) for row in rows]
 
 
 def train(recipe):
     tokenizer = transformers.AutoTokenizer.from_pretrained(recipe["model"])
-    model = transformers.BartForConditionalGeneration.from_pretrained(recipe["model"], dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
+    transformers.set_seed(recipe["training"].get("seed", 42))
+    dropout = recipe.get("dropout", 0.0)
+    model = transformers.BartForConditionalGeneration.from_pretrained(
+        recipe["model"], **({} if dropout is None else {f"{kind}dropout": dropout for kind in ("", "attention_", "activation_")}))
+    longest, longest_target = recipe.get("lengths", [24, 16])
 
     def tokenised(path):
-        return [{"input_ids": tokenizer(row["en"], truncation=True, max_length=24)["input_ids"],
-                 "labels": tokenizer(text_target=row["de"], truncation=True, max_length=16)["input_ids"]} for row in rows_of(path)]
+        return [{"input_ids": tokenizer(row["en"], truncation=True, max_length=longest)["input_ids"],
+                 "labels": tokenizer(text_target=row["de"], truncation=True, max_length=longest_target)["input_ids"]} for row in rows_of(path)]
 
     def judge(prediction):
-        texts = tokenizer.batch_decode(prediction.predictions, skip_special_tokens=True)
-        labels = [[token if token != -100 else tokenizer.pad_token_id for token in row] for row in prediction.label_ids]
-        wanted = tokenizer.batch_decode(labels, skip_special_tokens=True)
+        texts, wanted = (tokenizer.batch_decode([[token if token != -100 else tokenizer.pad_token_id for token in row] for row in rows],
+                                                skip_special_tokens=True) for rows in (prediction.predictions, prediction.label_ids))
         texts, wanted = [text.strip() for text in texts], [text.strip() for text in wanted]
         return {"bleu": sacrebleu.corpus_bleu(texts, [wanted]).score,
                 "exact_match": sum(a == b for a, b in zip(texts, wanted)) / len(texts)}
 
     trainer = transformers.Seq2SeqTrainer(
         model=model,
-        args=transformers.Seq2SeqTrainingArguments(output_dir=recipe["output_dir"], use_cpu=True, report_to="none", logging_steps=1,
-                                                   save_strategy="no", disable_tqdm=True, predict_with_generate=True, **recipe["training"]),
+        args=transformers.Seq2SeqTrainingArguments(output_dir=recipe["output_dir"], use_cpu=not recipe.get("gpu"), report_to="none",
+                                                   logging_steps=1, save_strategy="no", disable_tqdm=True, predict_with_generate=True, **recipe["training"]),
         train_dataset=tokenised(recipe["train"]), eval_dataset=tokenised(recipe["eval"]),
         data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, model=model), compute_metrics=judge, processing_class=tokenizer)
     trainer.train()
     history = list(trainer.state.log_history)
-    print(json.dumps({"history": history, "evaluation": trainer.evaluate()}))
+    print(json.dumps({"history": history, "evaluation": trainer.evaluate() if recipe.get("evaluate", True) else {}}))
 
 
 def write(folder, rows, variants):

@@ -6,7 +6,7 @@
     task_peer.py load CASES.json RESULT.json   what the Auto classes make of the folders that dtrain wrote
 
 A program of its own: a test in the repository's root would see the folder datasets/ as the library of that name. A case is
-{"model", "task", "train", "eval", "max_length", "training"}, with "labels" (tags), "line_by_line", "prefix_space", "dropout" (of all kinds) and "average" (of f1, or "seqeval") where needed.
+{"model", "task", "train", "eval", "max_length", "training"}, with "labels" (tags), "line_by_line", "prefix_space", "dropout" (of all kinds), "average" (of f1, or "seqeval") and "gpu" where needed.
 """
 import gzip
 import json
@@ -250,7 +250,7 @@ def make_model(case):
     return AUTO[case["task"]].from_pretrained(case["model"], config=config)
 
 
-def train(case, output_dir, evaluate=True):
+def train(case, output_dir):
     transformers.set_seed(case["training"].get("seed", 42))
     tokenizer = transformers.AutoTokenizer.from_pretrained(case["model"], **({"add_prefix_space": True} if case.get("prefix_space") else {}))
     seed = case["training"].get("seed", 42)
@@ -267,7 +267,7 @@ def train(case, output_dir, evaluate=True):
     trainer = transformers.Trainer(
         model=model, data_collator=collator, train_dataset=sets["train"], eval_dataset=sets["eval"],
         compute_metrics=metrics_of(case), preprocess_logits_for_metrics=predicted_classes,
-        args=transformers.TrainingArguments(output_dir=output_dir, use_cpu=True, report_to="none", logging_steps=1, save_strategy="no",
+        args=transformers.TrainingArguments(output_dir=output_dir, use_cpu=not case.get("gpu"), report_to="none", logging_steps=1, save_strategy="no",
                                             disable_tqdm=True, remove_unused_columns=False, **case["training"]))
     trainer.accelerator.clip_grad_norm_ = exact_clip
     # The model predicts all tokens but the first; in 5.17 the Trainer counts that one too unless told so.
@@ -275,7 +275,7 @@ def train(case, output_dir, evaluate=True):
         trainer._loss_shifts_labels = True
     trainer.train()
     history = list(trainer.state.log_history)
-    return {"history": history, "evaluation": trainer.evaluate() if evaluate else {}}
+    return {"history": history, "evaluation": trainer.evaluate() if case.get("evaluate", True) else {}}
 
 
 # What transformers reads.

@@ -14,7 +14,7 @@ def golden(kind):
     return json.loads((harness.ROOT / "tests" / "data" / "golden" / f"peer_{kind}.json").read_text(encoding="utf-8"))
 
 
-def train(kind, start, folder, ranks, batch, accumulation):
+def train(kind, start, folder, ranks, batch, accumulation, **training):
     recipe = golden(kind)["recipe"]
     path = harness.recipe(
         folder, start,
@@ -23,6 +23,7 @@ def train(kind, start, folder, ranks, batch, accumulation):
               "eval": str(folder / "eval.jsonl")},
         training={"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
                   "eval_strategy": "steps", "eval_steps": 25}
+        | training
         | {key: recipe[key] for key in ("per_device_eval_batch_size", "learning_rate", "max_steps", "warmup_steps",
                                         "weight_decay", "lr_scheduler_type", "max_grad_norm", "seed")})
     for name, split in (("train", "train"), ("eval", "test")):
