@@ -45,10 +45,10 @@ def run(*arguments, ranks=None, timeout=300, **extra_environment):
     return run_line(command(*arguments, ranks=ranks), timeout, **extra_environment)
 
 
-def run_line(line, timeout=300, **extra_environment):
+def run_line(line, timeout=300, cwd=ROOT, **extra_environment):
     before = shared_memory()
     start = time.monotonic()
-    process = subprocess.Popen(line, cwd=ROOT, env=environment(**extra_environment), stdin=subprocess.DEVNULL, text=True,
+    process = subprocess.Popen(line, cwd=cwd, env=environment(**extra_environment), stdin=subprocess.DEVNULL, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, errors="replace")
     try:
         text, _ = process.communicate(timeout=timeout)
