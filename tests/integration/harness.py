@@ -1,5 +1,6 @@
 """Starts the built program as a user would and collects what it printed. Used by the tests of this folder."""
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -93,3 +94,7 @@ def recipe(folder, model_folder, /, **changes):
 def log_records(folder):
     with open(folder / "log.jsonl", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers
 
-import conftest
 import harness
 
 
@@ -58,7 +57,7 @@ def test_best_model_and_save_limit(tmp_path, tiny_bert):
     best = min(losses, key=losses.get)
     assert best < 12, f"the model never got worse: {losses}"
     assert {path.name for path in out.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-12"}
-    assert conftest.digest(out / "model.safetensors") == conftest.digest(out / f"checkpoint-{best}" / "model.safetensors")
+    assert harness.digest(out / "model.safetensors") == harness.digest(out / f"checkpoint-{best}" / "model.safetensors")
     state = json.loads((out / "run.json").read_text())
     assert state["exit"] == 0 and state["step"] == 12
     assert json.loads((out / "all_results.json").read_text())["eval_loss"] == pytest.approx(losses[best])
@@ -78,7 +77,7 @@ def test_resume_equals_the_uninterrupted_run(ranks, tmp_path, tiny_bert):
     assert resumed.code == 0, resumed.text
     assert "checkpoint-21" in resumed.text
     for name in ("model.safetensors", "checkpoint-40/model.safetensors", "checkpoint-40/optimizer.safetensors"):
-        assert conftest.digest(tmp_path / "out" / name) == conftest.digest(straight / name), name
+        assert harness.digest(tmp_path / "out" / name) == harness.digest(straight / name), name
 
     def comparable(folder):
         timings = ("runtime", "per_second")
