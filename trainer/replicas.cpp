@@ -157,7 +157,8 @@ void check_drift(const std::vector<NamedParameter>& parameters, const NamedTenso
 
 void flip_bit(const at::Tensor& tensor) {
   const c10::AutoGradMode no_gradient(false);
-  const at::Tensor words = tensor.detach().view({-1}).narrow(0, 0, 1).view(at::kInt);
+  const at::Tensor flat = tensor.detach().view({-1});
+  const at::Tensor words = flat.narrow(0, flat.abs().argmax().item<std::int64_t>(), 1).view(at::kInt);
   words.bitwise_xor_(1 << 20);
 }
 

@@ -29,7 +29,7 @@ void check_replicas(const Model& model, HostComm& host, const std::string& when)
 void check_drift(const std::vector<NamedParameter>& parameters, const NamedTensors& optimizer_state, std::int64_t step,
                  HostComm& host);
 
-// Flips one bit of the first element, as a fault of memory would: for tests. Local.
+// Flips one bit of the largest element, as a fault of memory would: for tests. Local.
 void flip_bit(const at::Tensor& tensor);
 
 // Digest over names, shapes and bytes of all parameters and buffers. Local.

@@ -99,20 +99,29 @@ double damaged(double value, std::optional<Damage> damage) {
   return *damage == Damage::kInf ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
 }
 
-// Collective. Names the examples whose loss is not finite, or all of the step when only the gradient is not.
-std::string not_finite(HostComm& host, const std::vector<Batch>& micro_batches,
+// The examples that make `loss_sum`, the loss of `batch`, not finite. All of them where the model gives no loss of
+// each, or where those are finite and only their sum is not.
+std::vector<std::int64_t> bad_examples(const Batch& batch, const at::Tensor& loss_each) {
+  std::vector<std::int64_t> bad;
+  std::vector<std::int64_t> all;
+  const at::Tensor losses = loss_each.defined() ? loss_each.to(at::kCPU, at::kFloat).contiguous() : loss_each;
+  for (std::size_t i = 0; i < batch.example_index.size(); ++i) {
+    if (batch.example_weight[i] == 0) continue;
+    all.push_back(batch.example_index[i]);
+    if (losses.defined() && !std::isfinite(losses.const_data_ptr<float>()[i])) bad.push_back(batch.example_index[i]);
+  }
+  return bad.empty() ? all : bad;
+}
+
+// Collective. What is not finite, and in which examples: where only the gradient is not, all of the step.
+std::string not_finite(HostComm& host, const std::vector<Batch>& micro_batches, const std::vector<double>& loss_sums,
                        const std::vector<at::Tensor>& loss_each, std::int64_t step, bool loss_finite) {
   std::vector<std::int64_t> bad;
   for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    // A model that gives no loss of each example has only the micro-batch to name.
-    at::Tensor losses;
-    if (loss_each[i].defined() && !loss_finite) losses = loss_each[i].to(at::kCPU, at::kFloat).contiguous();
-    const float* loss = losses.defined() ? losses.const_data_ptr<float>() : nullptr;
-    for (std::size_t j = 0; j < micro_batches[i].example_index.size(); ++j) {
-      if (micro_batches[i].example_weight[j] > 0 && (loss == nullptr || !std::isfinite(loss[j]))) {
-        bad.push_back(micro_batches[i].example_index[j]);
-      }
-    }
+    if (!loss_finite && std::isfinite(loss_sums[i])) continue;
+    const std::vector<std::int64_t> of_batch =
+        bad_examples(micro_batches[i], loss_finite ? at::Tensor() : loss_each[i]);
+    bad.insert(bad.end(), of_batch.begin(), of_batch.end());
   }
   const std::string_view mine(reinterpret_cast<const char*>(bad.data()), bad.size() * sizeof(std::int64_t));
   const std::vector<std::string> gathered = host.all_gather("examples that are not finite", mine);
@@ -176,7 +185,7 @@ TrainStep::Computed TrainStep::forward_and_backward(const std::vector<Batch>& mi
     }
     // Only here, so that a GPU is waited for once.
     const at::Tensor sums = at::stack(loss_sums).to(at::kCPU, at::kDouble);
-    computed.loss_sum = tree_sum(std::span(sums.const_data_ptr<double>(), count));
+    computed.loss_sums.assign(sums.const_data_ptr<double>(), sums.const_data_ptr<double>() + count);
   } catch (const std::exception& exception) {
     if (!options_.agree_on_memory || !is_out_of_memory(exception)) throw;
     computed.out_of_memory = true;
@@ -218,7 +227,7 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   const double norm = computed.out_of_memory ? 0 : gradient_norm(parts_.parameters) / scale;
   lap(result.spans.optimizer);
   ControlWord word;
-  word.loss_sum = computed.loss_sum;
+  word.loss_sum = tree_sum(computed.loss_sums);
   word.signal = signal;
   word.out_of_memory = computed.out_of_memory ? 1 : 0;
   word.loss_finite = std::isfinite(word.loss_sum) ? 1 : 0;
@@ -248,7 +257,8 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   result.loss = tree_sum(sums) / total.weight;
   const bool finite = loss_finite && gradient_finite;
   if (!finite && (!scaled || scale < kSmallestScale)) {
-    const std::string reason = not_finite(parts_.host, micro_batches, computed.loss_each, step, loss_finite);
+    const std::string reason =
+        not_finite(parts_.host, micro_batches, computed.loss_sums, computed.loss_each, step, loss_finite);
     if (!options_.skip_not_finite) {
       throw data_error(reason,
                        "no rank has changed its weights in this step; look at these examples, lower learning_rate, set "

@@ -84,8 +84,8 @@ class TrainStep {
 
  private:
   struct Computed {
-    double loss_sum = 0;
-    std::vector<at::Tensor> loss_each;  // by micro-batch
+    std::vector<double> loss_sums;      // by micro-batch; empty when memory ran out
+    std::vector<at::Tensor> loss_each;  // by micro-batch, of each example; may be undefined
     bool out_of_memory = false;
   };
   [[nodiscard]] Computed forward_and_backward(const std::vector<Batch>& micro_batches, std::int64_t step, double factor,

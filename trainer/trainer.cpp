@@ -213,6 +213,8 @@ void Trainer::resume() {
   optimizer_->load_state(file);
   learning_rates_->load_state(file);
   totals_.load_state(file);
+  tokens_before_ = totals_.tokens_since_log;
+  input_elements_before_ = totals_.input_elements_since_log;
   if (precision_ == Precision::kFloat16) scaler_.load_state(file);
   // The plan of the run (steps, intervals, identity) is that of the present settings; the past is the checkpoint's.
   state_ = read_trainer_state(*folder / "trainer_state.json");
@@ -320,6 +322,8 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
   last_grad_norm_ = result.grad_norm;
   last_learning_rate_ = learning_rate;
   totals_.add_step(result.loss, config_.training.logging_nan_inf_filter);
+  totals_.tokens_since_log += result.tokens;
+  totals_.input_elements_since_log += result.input_elements;
   if (result.updated) ++totals_.updates;
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
   state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
@@ -331,8 +335,8 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
                                     .grad_norm = result.grad_norm,
                                     .learning_rate = learning_rate,
                                     .samples = result.examples,
-                                    .tokens = result.tokens,
-                                    .input_elements = result.input_elements,
+                                    .tokens = result.tokens + std::exchange(tokens_before_, 0),
+                                    .input_elements = result.input_elements + std::exchange(input_elements_before_, 0),
                                     .spans = result.spans});
   check_replicas_agree();
   act_on_control();
@@ -397,6 +401,8 @@ void Trainer::log_training() {
   add_position(record);
   totals_.loss_since_log = 0;
   totals_.steps_since_log = 0;
+  totals_.tokens_since_log = 0;
+  totals_.input_elements_since_log = 0;
   callbacks_.on_log(state_, state_.control, state_.add_log(std::move(record)));
 }
 

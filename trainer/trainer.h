@@ -165,6 +165,9 @@ class Trainer {
 
   std::int64_t micro_batches_done_ = 0;  // of the current epoch
   std::int64_t first_step_ = 0;          // global_step at which this process started
+  // Of the steps between the last log and the checkpoint that the run goes on from: part of its first report.
+  std::int64_t tokens_before_ = 0;
+  std::int64_t input_elements_before_ = 0;
   double last_grad_norm_ = 0;
   double last_learning_rate_ = 0;
   int signal_ = 0;
