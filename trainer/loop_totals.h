@@ -13,7 +13,7 @@ struct LoopTotals {
   std::int64_t steps_since_log = 0;
   double loss = 0;  // the same over the whole run
   std::int64_t steps = 0;
-  std::int64_t updates = 0;  // steps that changed the weights: what the learning rate follows
+  std::int64_t updates = 0;           // steps that changed the weights: what the learning rate follows
   std::int64_t tokens_since_log = 0;  // and what else LogWriter counts
   std::int64_t input_elements_since_log = 0;
 

@@ -106,8 +106,8 @@ std::vector<std::int64_t> bad_examples(const Batch& batch, const at::Tensor& los
   std::vector<std::int64_t> all;
   const at::Tensor losses = loss_each.defined() ? loss_each.to(at::kCPU, at::kFloat).contiguous() : loss_each;
   for (std::size_t i = 0; i < batch.example_index.size(); ++i) {
-    if (batch.example_weight[i] == 0) continue;
-    all.push_back(batch.example_index[i]);
+    if (batch.example_weight[i] > 0) all.push_back(batch.example_index[i]);
+    // Fillers too: 0 times NaN is NaN.
     if (losses.defined() && !std::isfinite(losses.const_data_ptr<float>()[i])) bad.push_back(batch.example_index[i]);
   }
   return bad.empty() ? all : bad;

@@ -162,10 +162,10 @@ TEST(LoopNotFinite, SkipLeavesTheWeightsOfThatStepAloneEverywhere) {
     config.training.save_steps = 1;
     config.training.num_train_epochs = 2;
     config.reliability.not_finite = "skip";
-    const TinyResult result = train_tiny(config, {.world_size = ranks, .poisoned = 13});
+    const TinyResult result = train_tiny(config, {.world_size = ranks, .examples = 24, .poisoned = 13});
     EXPECT_EQ(result.state.global_step, 6);
     EXPECT_EQ(losses(result, "skipped_steps").back(), 2) << "once an epoch";
-    const auto order = sample_order(21, 42, 0, Sampling::kRandom);
+    const auto order = sample_order(24, 42, 0, Sampling::kRandom);
     const auto step = (std::find(order.begin(), order.end(), 13) - order.begin()) / 8 + 1;
     const auto weights = [&](std::int64_t i) {
       return digest_of_file(folder.path() / fmt::format("checkpoint-{}", i) / "model.safetensors");
