@@ -146,13 +146,17 @@ void check_drift(const std::vector<NamedParameter>& parameters, const NamedTenso
     if (!equal) break;
   }
   const std::vector<std::size_t> ranks = ranks_in_minority(by_rank);
-  const bool named = ranks.size() < by_rank.size();
+  const std::string who =
+      ranks.size() < by_rank.size()
+          ? fmt::format("{} {} other numbers than the rest",
+                        ranks.size() == 1 ? fmt::format("rank {}", ranks.front())
+                                          : fmt::format("ranks {}", fmt::join(ranks, ", ")),
+                        ranks.size() == 1 ? "holds" : "hold")
+          : fmt::format("the {} ranks hold different numbers, and no majority says which are right", by_rank.size());
   throw disagree_error(
-      fmt::format("step {}: {} of {} ranks hold{} other numbers than the rest, first in {}", step,
-                  named ? fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", ")) : "some",
-                  by_rank.size(), named && ranks.size() == 1 ? "s" : "", first < names.size() ? names[first] : "?"),
-      "memory, processor or GPU of that rank is probably faulty: keep the job off that machine and go on from the "
-      "last checkpoint before the drift");
+      fmt::format("step {}: {}; first in {}", step, who, first < names.size() ? names[first] : "none of the tensors"),
+      "memory, processor or GPU of such a rank is probably faulty: keep the job off that machine, and go on from a "
+      "checkpoint of before the drift");
 }
 
 void flip_bit(const at::Tensor& tensor) {

@@ -12,15 +12,12 @@ namespace dtrain {
 namespace fs = std::filesystem;
 namespace {
 
+// Empty when there is none yet.
 fs::path choose_folder(const TrainConfig& config, const CheckpointStore& store) {
   const std::string& wanted = *config.training.resume_from_checkpoint;
   if (wanted == "latest") {
     const std::optional<Checkpoint> latest = store.latest();
-    if (!latest) {
-      log::info("no checkpoint in {} yet: starting from the beginning", store.output_dir().string());
-      return {};
-    }
-    return latest->folder;
+    return latest ? latest->folder : fs::path();
   }
   const fs::path folder = expand_home(wanted);
   std::error_code ignored;
@@ -164,7 +161,10 @@ std::optional<fs::path> find_checkpoint(const TrainConfig& config, const Checkpo
   if (!config.training.resume_from_checkpoint) return std::nullopt;
   const std::string folder = on_first_rank(host, "checkpoint to resume", [&] {
     const fs::path chosen = choose_folder(config, store);
-    if (chosen.empty()) return std::string();
+    if (chosen.empty()) {
+      log::info("no checkpoint in {} yet: starting from the beginning", store.output_dir().string());
+      return std::string();
+    }
     std::error_code ignored;
     if (!fs::exists(chosen / kOptimizerFile, ignored)) {
       throw usage_error(fmt::format("cannot go on from {}: it was written with save_only_model and holds no optimizer",
