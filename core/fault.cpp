@@ -23,12 +23,18 @@ struct Plan {
 
 std::optional<Plan> active_plan;
 
-constexpr const char* kUsage = "rank=R point=NAME at=N kind=throw|kill|stop|preempt|exit";
+constexpr const char* kUsage = "rank=R point=NAME at=N kind=throw|kill|stop|preempt|exit|nan|inf|bitflip";
 
-// The kinds that are signals a process sends to itself, and the two that are not.
+// The kinds that are signals a process sends to itself, and those that are not.
 const std::map<std::string, int>& kinds() {
   static const std::map<std::string, int> table = {
       {"kill", SIGKILL}, {"stop", SIGSTOP}, {"preempt", SIGUSR2}, {"throw", 0}, {"exit", 0}};
+  return table;
+}
+
+const std::map<std::string, Damage>& damages() {
+  static const std::map<std::string, Damage> table = {
+      {"nan", Damage::kNan}, {"inf", Damage::kInf}, {"bitflip", Damage::kBitflip}};
   return table;
 }
 
@@ -46,7 +52,7 @@ Plan parse_plan(const std::string& text) {
       plan.point = value;
     } else if (key == "at") {
       plan.at = std::atoll(value.c_str());
-    } else if (key == "kind" && kinds().contains(value)) {
+    } else if (key == "kind" && (kinds().contains(value) || damages().contains(value))) {
       plan.kind = value;
     } else {
       throw usage_error(fmt::format("DTRAIN_FAULT: cannot read '{}'", word), kUsage);
@@ -70,11 +76,18 @@ void set_up_faults(int rank) {
 
 void fault_point(std::string_view point, std::int64_t number) {
   if (!active_plan || active_plan->point != point || active_plan->at != number) return;
+  if (damages().contains(active_plan->kind)) return;
   if (active_plan->kind == "throw") {
     throw Error(ExitCode::kInternal, fmt::format("fault point {} {}", point, number), "DTRAIN_FAULT asked for it");
   }
   if (active_plan->kind == "exit") ::_exit(0);
   ::raise(kinds().at(active_plan->kind));
+}
+
+std::optional<Damage> fault_damage(std::string_view point, std::int64_t number) {
+  if (!active_plan || active_plan->point != point || active_plan->at != number) return std::nullopt;
+  const auto found = damages().find(active_plan->kind);
+  return found == damages().end() ? std::nullopt : std::optional(found->second);
 }
 
 }  // namespace dtrain

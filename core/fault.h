@@ -2,10 +2,12 @@
 //
 // DTRAIN_FAULT="rank=1 point=step at=3 kind=throw" makes rank 1 throw when it passes point "step" with number 3. Kinds:
 // throw (an Error(kInternal)), kill (SIGKILL to itself), stop (SIGSTOP to itself), preempt (SIGUSR2 to itself), exit
-// (leaves with code 0, without a word). Without the variable a fault point costs one comparison.
+// (leaves with code 0, without a word). The kinds nan, inf and bitflip damage numbers, at the points that have some.
+// Without the variable a fault point costs one comparison.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace dtrain {
@@ -15,5 +17,10 @@ void set_up_faults(int rank);
 
 // Fails here when the plan names this rank, point and number.
 void fault_point(std::string_view point, std::int64_t number);
+
+enum class Damage { kNan, kInf, kBitflip };
+
+// What the plan wants done to the numbers at this rank, point and number; the caller does it.
+[[nodiscard]] std::optional<Damage> fault_damage(std::string_view point, std::int64_t number);
 
 }  // namespace dtrain

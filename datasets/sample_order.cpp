@@ -38,6 +38,13 @@ std::vector<std::vector<std::int64_t>> deal(const std::vector<std::int64_t>& len
   return places;
 }
 
+// As one of `world_size * accumulation_steps` ranks.
+ShardOptions as_one_of_many(ShardOptions options, std::int64_t accumulation_steps) {
+  options.world_size *= static_cast<int>(accumulation_steps);
+  options.rank *= static_cast<int>(accumulation_steps);
+  return options;
+}
+
 }  // namespace
 
 std::vector<std::int64_t> sample_order(std::int64_t size, std::uint64_t seed, std::int64_t epoch, Sampling sampling) {
@@ -118,6 +125,19 @@ std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const 
   return plan;
 }
 
+std::vector<MicroBatchPlan> shard_steps(const std::vector<std::int64_t>& order, const ShardOptions& options,
+                                        std::int64_t accumulation_steps,
+                                        const std::function<std::int64_t(std::int64_t)>& tokens) {
+  ShardOptions part = as_one_of_many(options, accumulation_steps);
+  std::vector<std::vector<MicroBatchPlan>> parts;
+  for (std::int64_t i = 0; i < accumulation_steps; ++i, ++part.rank) parts.push_back(shard(order, part, tokens));
+  std::vector<MicroBatchPlan> plan;
+  for (std::size_t step = 0; step < parts.front().size(); ++step) {
+    for (auto& of_part : parts) plan.push_back(std::move(of_part[step]));
+  }
+  return plan;
+}
+
 StepArithmetic step_arithmetic(std::int64_t examples, const ShardOptions& options, std::int64_t accumulation_steps,
                                double num_train_epochs, std::int64_t max_steps) {
   StepArithmetic result;
@@ -133,6 +153,14 @@ StepArithmetic step_arithmetic(std::int64_t examples, const ShardOptions& option
         static_cast<std::int64_t>(std::ceil(num_train_epochs * static_cast<double>(result.steps_per_epoch)));
     result.epochs = static_cast<std::int64_t>(std::ceil(num_train_epochs));
   }
+  return result;
+}
+
+StepArithmetic whole_step_arithmetic(std::int64_t examples, const ShardOptions& options,
+                                     std::int64_t accumulation_steps, double num_train_epochs, std::int64_t max_steps) {
+  StepArithmetic result =
+      step_arithmetic(examples, as_one_of_many(options, accumulation_steps), 1, num_train_epochs, max_steps);
+  result.micro_batches_per_epoch *= accumulation_steps;
   return result;
 }
 

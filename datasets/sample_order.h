@@ -48,6 +48,14 @@ struct MicroBatchPlan {
 [[nodiscard]] std::vector<MicroBatchPlan> shard(const std::vector<std::int64_t>& order, const ShardOptions& options,
                                                 const std::function<std::int64_t(std::int64_t)>& tokens = {});
 
+// The same with a division that does not depend on the number of ranks (training.reproducible): the plan of
+// world_size * accumulation_steps ranks with one micro-batch a step each, of which every rank takes accumulation_steps
+// neighbours. All steps have all micro-batches, if need be of fillers alone; drop_last drops an incomplete step. The
+// places are those of the whole step.
+[[nodiscard]] std::vector<MicroBatchPlan> shard_steps(const std::vector<std::int64_t>& order,
+                                                      const ShardOptions& options, std::int64_t accumulation_steps,
+                                                      const std::function<std::int64_t(std::int64_t)>& tokens = {});
+
 // The step arithmetic of section "exact semantics": all derived counts of a run.
 struct StepArithmetic {
   std::int64_t micro_batches_per_epoch = 0;  // M, per rank
@@ -58,5 +66,9 @@ struct StepArithmetic {
 [[nodiscard]] StepArithmetic step_arithmetic(std::int64_t examples, const ShardOptions& shard,
                                              std::int64_t accumulation_steps, double num_train_epochs,
                                              std::int64_t max_steps);
+// The counts of shard_steps().
+[[nodiscard]] StepArithmetic whole_step_arithmetic(std::int64_t examples, const ShardOptions& shard,
+                                                   std::int64_t accumulation_steps, double num_train_epochs,
+                                                   std::int64_t max_steps);
 
 }  // namespace dtrain

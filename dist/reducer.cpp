@@ -1,10 +1,15 @@
 #include "dist/reducer.h"
 
 #include <algorithm>
+#include <bit>
+#include <deque>
 #include <exception>
 #include <string>
 #include <utility>
 
+#include <ATen/ops/add.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/function_hook.h>
@@ -19,10 +24,22 @@ namespace {
 namespace autograd = torch::autograd;
 
 constexpr std::int64_t kAlignmentBytes = 64;
+constexpr std::size_t kGathersUnderWay = 2;  // each holds a bucket of every rank
 
 std::int64_t padded(std::int64_t count, std::int64_t element) {
   const std::int64_t unit = std::max<std::int64_t>(1, kAlignmentBytes / element);
   return (count + unit - 1) / unit * unit;
+}
+
+// Adds up the rows of `gathered` as a binary tree, destroying them.
+void sum_rows_as_tree(const at::Tensor& gathered, at::Tensor& sum) {
+  const std::int64_t rows = gathered.size(0);
+  for (std::int64_t distance = 1; distance < rows; distance *= 2) {
+    for (std::int64_t row = 0; row < rows; row += 2 * distance) {
+      at::Tensor target = 2 * distance == rows ? sum : gathered[row];
+      at::add_out(target, gathered[row], gathered[row + distance]);
+    }
+  }
 }
 
 }  // namespace
@@ -42,8 +59,18 @@ struct Reducer::State {
   std::vector<char> ready;           // by parameter
   std::vector<std::size_t> missing;  // by bucket: parameters that are not ready
   std::size_t next_bucket = 0;       // the first one not started
-  std::vector<WorkPtr> works;
+  struct Started {
+    WorkPtr work;
+    std::size_t bucket = 0;
+    at::Tensor gathered;  // [ranks, elements of the bucket], still to be added up; undefined when the collective sums
+  };
+  std::deque<Started> started;
   std::exception_ptr error;
+  // With fixed_tree: the sums of 1, 2, 4, ... micro-batches, by bucket. Bit i of `micro_batches` says whether sum i is
+  // in use: adding a micro-batch carries as counting does.
+  bool fixed_tree = false;
+  std::vector<std::vector<at::Tensor>> partial_sums;
+  std::size_t micro_batches = 0;
   double exposed_seconds = 0;
 
   State() = default;
@@ -57,6 +84,9 @@ struct Reducer::State {
   void add(std::size_t index);
   void start_full_buckets();
   void start_bucket();
+  void end_micro_batch();
+  void add_partial_sums(std::size_t bucket);
+  void complete_oldest();
   void finish();
 };
 
@@ -164,10 +194,54 @@ void Reducer::State::start_full_buckets() {
 }
 
 void Reducer::State::start_bucket() {
-  if (communicator != nullptr && communicator->size() > 1) {
-    works.push_back(communicator->all_reduce_sum(buckets[next_bucket], fmt::format("bucket {}", next_bucket)));
+  const c10::NoGradGuard no_grad;
+  const std::size_t b = next_bucket++;
+  if (fixed_tree) add_partial_sums(b);
+  const int ranks = communicator != nullptr ? communicator->size() : 1;
+  if (ranks == 1) return;
+  at::Tensor& bucket = buckets[b];
+  // The sum of two has only one order.
+  if (!fixed_tree || ranks == 2) {
+    started.push_back({communicator->all_reduce_sum(bucket, fmt::format("bucket {}", b)), b, {}});
+    return;
   }
-  ++next_bucket;
+  while (started.size() >= kGathersUnderWay) complete_oldest();
+  const at::Tensor gathered = at::empty({ranks, bucket.numel()}, bucket.options());
+  started.push_back({communicator->all_gather(gathered, bucket, fmt::format("bucket {}", b)), b, gathered});
+}
+
+// With a power of two of micro-batches all sums are in use when the last one comes.
+void Reducer::State::add_partial_sums(std::size_t bucket) {
+  for (std::size_t level = 0; level < partial_sums.size(); ++level) {
+    if ((micro_batches >> level & 1U) != 0) buckets[bucket].add_(partial_sums[level][bucket]);
+  }
+}
+
+void Reducer::State::end_micro_batch() {
+  DTRAIN_CHECK(fixed_tree && phase == Phase::kInStep && !sync, "end_micro_batch() where no micro-batch can end");
+  const c10::NoGradGuard no_grad;
+  const auto level = static_cast<std::size_t>(std::countr_one(micro_batches));
+  if (level == partial_sums.size()) {
+    partial_sums.emplace_back();
+    for (const at::Tensor& bucket : buckets) partial_sums.back().push_back(at::empty_like(bucket));
+  }
+  for (std::size_t i = 0; i < parameters.size(); ++i) restore_view(i);
+  for (std::size_t b = 0; b < buckets.size(); ++b) {
+    for (std::size_t below = 0; below < level; ++below) buckets[b].add_(partial_sums[below][b]);
+    partial_sums[level][b].copy_(buckets[b]);
+    buckets[b].zero_();
+  }
+  ++micro_batches;
+}
+
+void Reducer::State::complete_oldest() {
+  Started& oldest = started.front();
+  oldest.work->wait();
+  if (oldest.gathered.defined()) {
+    const c10::NoGradGuard no_grad;
+    sum_rows_as_tree(oldest.gathered, buckets[oldest.bucket]);
+  }
+  started.pop_front();
 }
 
 void Reducer::State::finish() {
@@ -178,8 +252,7 @@ void Reducer::State::finish() {
   }
   while (next_bucket < buckets.size()) start_bucket();
   const Stopwatch watch;
-  for (const WorkPtr& work : works) work->wait();
-  works.clear();
+  while (!started.empty()) complete_oldest();
   exposed_seconds = watch.seconds();
   // After a zero_grad behind the hook's back grad() would not show the sum.
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -205,6 +278,10 @@ Reducer::Reducer(std::vector<at::Tensor> parameters, std::shared_ptr<Communicato
     s.parameters.push_back(parameter);
   }
   s.communicator = std::move(communicator);
+  s.fixed_tree = options.fixed_tree;
+  DTRAIN_CHECK(
+      !s.fixed_tree || s.communicator == nullptr || std::has_single_bit(static_cast<unsigned>(s.communicator->size())),
+      "{} ranks cannot sum as a tree", s.communicator->size());
   s.make_buckets(options);
   const c10::NoGradGuard no_grad;
   for (std::size_t i = 0; i < s.parameters.size(); ++i) s.parameters[i].mutable_grad() = s.views[i];
@@ -214,7 +291,7 @@ Reducer::~Reducer() = default;
 
 void Reducer::begin_step() {
   State& s = *state_;
-  DTRAIN_CHECK(s.works.empty() && (s.phase == State::Phase::kBetweenSteps || s.error),
+  DTRAIN_CHECK(s.started.empty() && (s.phase == State::Phase::kBetweenSteps || s.error),
                "begin_step() before finish() of the step before");
   s.error = nullptr;
   for (at::Tensor& bucket : s.buckets) bucket.zero_();
@@ -224,10 +301,12 @@ void Reducer::begin_step() {
   s.ready.assign(s.parameters.size(), 0);
   s.missing = s.bucket_sizes;
   s.next_bucket = 0;
+  s.micro_batches = 0;
   s.phase = State::Phase::kInStep;
 }
 
 void Reducer::set_sync(bool sync) { state_->sync = sync; }
+void Reducer::end_micro_batch() { state_->end_micro_batch(); }
 void Reducer::add(std::size_t index) { state_->add(index); }
 void Reducer::finish() { state_->finish(); }
 const std::vector<at::Tensor>& Reducer::buckets() const { return state_->buckets; }

@@ -11,8 +11,12 @@
 // 2020, arXiv 2006.15704): first bucket 1 MiB so that communication starts early, 25 MiB afterwards.
 // A gradient that is not the view any more (zero_grad sets it to none; create_graph) is copied back into its bucket by
 // the hook. An Error in a hook (a second gradient for a parameter whose bucket is on its way, a failed collective)
-// leaves backward() and, if that is swallowed, finish() again. One thread at a time. Works with any module; needs
-// nothing else of dtrain. All ranks build it with the same parameters in the same order.
+// leaves backward() and, if that is swallowed, finish() again.
+// With fixed_tree the sum has one order whatever the number of ranks: a binary tree over all micro-batches of the step,
+// of which rank 0 has the first ones, rank 1 the next. IEEE addition is commutative, so 1, 2, 4, ... ranks with the
+// same micro-batches hold the same bits. It takes one more set of buckets for each doubling of a rank's micro-batches.
+// One thread at a time. Works with any module; needs nothing else of dtrain. All ranks build it with the same
+// parameters in the same order.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +33,8 @@ namespace dtrain {
 struct ReducerOptions {
   std::int64_t first_bucket_bytes = std::int64_t{1} << 20;
   std::int64_t bucket_bytes = std::int64_t{25} << 20;
+  // The number of ranks and that of the micro-batches of a rank must be powers of two.
+  bool fixed_tree = false;
 };
 
 // Where a parameter's gradient lies: elements [offset, offset + count) of bucket `bucket`. Offsets are multiples of 64
@@ -52,6 +58,8 @@ class Reducer {
   void begin_step();
   // Whether the next backward is the last micro-batch of the step, and so starts the all-reduces. Default true.
   void set_sync(bool sync);
+  // With fixed_tree: after backward of every micro-batch but the last. Local.
+  void end_micro_batch();
   // Parameter `index` has its gradient for this step. Called by the hooks; starts collectives when a bucket is full.
   void add(std::size_t index);
   // Collective. Starts what has not been started, waits for all; then grad() of each parameter is the sum over ranks.

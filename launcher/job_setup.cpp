@@ -73,10 +73,13 @@ JobDevice set_up_device(const TrainingConfig& training, const Arguments& argumen
   const World& world = session.world();
   const ChosenDevice device = choose_device(training, world);
   const CoreShare share = bind_cores(world, session.host(), arguments.bind);
-  at::set_num_threads(share.threads);
+  // Sums of LibTorch's may depend on the number of threads, and the share of the cores on that of the ranks.
+  const bool one_thread = training.reproducible && device.device.is_cpu() && std::getenv("OMP_NUM_THREADS") == nullptr;
+  at::set_num_threads(one_thread ? 1 : share.threads);
   at::globalContext().setFlushDenormal(true);
   if (device.device.is_cpu()) cpu::use_block_cache();
-  if (training.full_determinism) use_deterministic_algorithms(device.device);
+  if (training.full_determinism || (training.reproducible && !device.device.is_cpu()))
+    use_deterministic_algorithms(device.device);
   if (training.tf32 && !device.device.is_cpu()) {  // as torch.backends.fp32_precision
     at::globalContext().setFloat32Precision(at::Float32Backend::GENERIC, at::Float32Op::ALL,
                                             *training.tf32 ? at::Float32Precision::TF32 : at::Float32Precision::IEEE);

@@ -30,6 +30,7 @@
 #include "trainer/first_rank.h"
 #include "trainer/kernels/cpu/block_cache.h"
 #include "trainer/position.h"
+#include "trainer/reproducible.h"
 #include "trainer/resume.h"
 #include "trainer/trainer.h"
 
@@ -219,6 +220,8 @@ std::optional<ExitCode> attempt(const TrainConfig& config, const Attempts& all, 
 
 ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& session, OutputFolder& folder,
                const TrainingHooks& hooks) {
+  config = config_to_resume(std::move(config), session.host());
+  check_reproducible(config.training, session.world().world_size);
   Attempts all{.world = session.world(),
                .host = session.host(),
                .device = {},
@@ -232,7 +235,6 @@ ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& sessi
     log::info("gradients are summed by: {}", all.communicator->backend());
   }
   std::int64_t& batch_size = config.training.per_device_train_batch_size;
-  batch_size = batch_size_to_resume(config, all.host).value_or(batch_size);
   while (true) {
     if (const std::optional<ExitCode> code = attempt(config, all, folder)) return *code;
     folder.start_again();

@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kLosses = "loop.losses";  // float64: since the last log, in all
 constexpr const char* kSteps = "loop.steps";    // int64: since the last log, in all, that changed the weights
+constexpr const char* kTokens = "loop.tokens";  // int64: tokens and input elements since the last log
 
 at::Tensor checked(const SafetensorsFile& file, const char* name, at::ScalarType type, std::int64_t size) {
   if (!file.has(name)) {
@@ -43,7 +44,10 @@ NamedTensors LoopTotals::state() const {
   counts.mutable_data_ptr<std::int64_t>()[0] = steps_since_log;
   counts.mutable_data_ptr<std::int64_t>()[1] = steps;
   counts.mutable_data_ptr<std::int64_t>()[2] = updates;
-  return {{kLosses, losses}, {kSteps, counts}};
+  at::Tensor tokens = at::empty({2}, at::kLong);
+  tokens.mutable_data_ptr<std::int64_t>()[0] = tokens_since_log;
+  tokens.mutable_data_ptr<std::int64_t>()[1] = input_elements_since_log;
+  return {{kLosses, losses}, {kSteps, counts}, {kTokens, tokens}};
 }
 
 void LoopTotals::load_state(const SafetensorsFile& file) {
@@ -54,6 +58,10 @@ void LoopTotals::load_state(const SafetensorsFile& file) {
   steps_since_log = counts.const_data_ptr<std::int64_t>()[0];
   steps = counts.const_data_ptr<std::int64_t>()[1];
   updates = counts.const_data_ptr<std::int64_t>()[2];
+  if (!file.has(kTokens)) return;
+  const at::Tensor tokens = checked(file, kTokens, at::kLong, 2);
+  tokens_since_log = tokens.const_data_ptr<std::int64_t>()[0];
+  input_elements_since_log = tokens.const_data_ptr<std::int64_t>()[1];
 }
 
 }  // namespace dtrain

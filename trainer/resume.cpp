@@ -5,21 +5,19 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "datasets/sample_order.h"
 #include "trainer/first_rank.h"
 
 namespace dtrain {
 namespace fs = std::filesystem;
 namespace {
 
+// Empty when there is none yet.
 fs::path choose_folder(const TrainConfig& config, const CheckpointStore& store) {
   const std::string& wanted = *config.training.resume_from_checkpoint;
   if (wanted == "latest") {
     const std::optional<Checkpoint> latest = store.latest();
-    if (!latest) {
-      log::info("no checkpoint in {} yet: starting from the beginning", store.output_dir().string());
-      return {};
-    }
-    return latest->folder;
+    return latest ? latest->folder : fs::path();
   }
   const fs::path folder = expand_home(wanted);
   std::error_code ignored;
@@ -36,22 +34,81 @@ fs::path choose_folder(const TrainConfig& config, const CheckpointStore& store) 
   return folder;
 }
 
-void check_same_run(const TrainConfig& config, const fs::path& folder, const RunFacts& facts) {
+TrainConfig saved_config(const fs::path& folder) {
   const fs::path path = folder / "train.toml";
-  const TrainConfig saved = read_saved_config(read_file(path), path.string());
+  return read_saved_config(read_file(path), path.string());
+}
+
+Json facts_of(const fs::path& folder) { return read_manifest(folder).value("facts", Json::object()); }
+
+// The accumulation of `saved`, a run of `before` ranks, on `now` ranks.
+std::int64_t accumulation_on(const TrainConfig& saved, int before, int now) {
+  const TrainingConfig& training = saved.training;
+  const std::int64_t micro_batches = training.gradient_accumulation_steps * before;
+  if (micro_batches % now == 0) return micro_batches / now;
+  throw usage_error(
+      fmt::format(
+          "cannot go on with {} ranks: a step of the checkpoint has {} examples = {} per device x {} accumulated "
+          "x {} ranks, and {} x {} micro-batches cannot be divided among {} ranks",
+          now, training.per_device_train_batch_size * micro_batches, training.per_device_train_batch_size,
+          training.gradient_accumulation_steps, before, training.gradient_accumulation_steps, before, now),
+      fmt::format("start a number of ranks that divides {}", micro_batches));
+}
+
+// With another number of ranks drop_last may drop other examples, and groups by length be others.
+void check_same_steps(const TrainConfig& saved, const TrainConfig& config, int before, const RunFacts& facts) {
+  if (config.training.reproducible || before == facts.world_size) return;
+  const auto steps = [&](const TrainingConfig& training, int ranks) {
+    const ShardOptions shard{.batch_size = training.per_device_train_batch_size,
+                             .rank = 0,
+                             .world_size = ranks,
+                             .drop_last = training.dataloader_drop_last,
+                             .even_batches = true};
+    return step_arithmetic(facts.examples, shard, training.gradient_accumulation_steps, 1, 0).steps_per_epoch;
+  };
+  const std::int64_t was = steps(saved.training, before);
+  const std::int64_t is = steps(config.training, facts.world_size);
+  if (was != is) {
+    throw usage_error(fmt::format("cannot go on with {} ranks: with dataloader_drop_last an epoch would have {} steps; "
+                                  "the checkpoint's, of {} ranks, has {}",
+                                  facts.world_size, is, before, was),
+                      fmt::format("start {} ranks", before));
+  }
+  if (config.training.train_sampling_strategy == "group_by_length") {
+    throw usage_error(fmt::format("cannot go on with {} ranks: the order of train_sampling_strategy = "
+                                  "\"group_by_length\" depends on the number of ranks, which was {}",
+                                  facts.world_size, before),
+                      fmt::format("start {} ranks, or begin with reproducible = true", before));
+  }
+}
+
+void check_same_run(const TrainConfig& config, const fs::path& folder, const RunFacts& facts) {
+  TrainConfig saved = saved_config(folder);
+  const Json known = facts_of(folder);
+  const int ranks = known.value("world_size", facts.world_size);
+  const std::int64_t accumulation = saved.training.gradient_accumulation_steps;
+  saved.training.gradient_accumulation_steps = accumulation_on(saved, ranks, facts.world_size);
   std::string differences = identity_differences(saved, config);
   const auto differs = [&](const std::string& text) { differences += (differences.empty() ? "" : "; ") + text; };
-  const Json manifest = read_manifest(folder);
-  const Json known = manifest.value("facts", Json::object());
-  if (const int ranks = known.value("world_size", facts.world_size); ranks != facts.world_size) {
-    differs(fmt::format("{} ranks instead of {}", facts.world_size, ranks));
-  }
   if (known.value("train_digest", facts.train_digest) != facts.train_digest) {
     differs("the training data, or how it is tokenised, has changed");
+  }
+  if (const std::string was = known.value("arithmetic", facts.arithmetic); was != facts.arithmetic) {
+    differs(fmt::format("reproducible = true would not give the same bits on {}, it was {}", facts.arithmetic, was));
   }
   if (!differences.empty()) {
     throw disagree_error(fmt::format("cannot go on from {}: {}", folder.string(), differences),
                          "undo the change, or start a new run in another output_dir");
+  }
+  TrainConfig before = saved;
+  before.training.gradient_accumulation_steps = accumulation;
+  check_same_steps(before, config, ranks, facts);
+  if (ranks != facts.world_size) {
+    log::info(
+        "resuming with {} ranks (was {}): gradient_accumulation_steps = {} (was {}), so that a step has {} "
+        "examples as before",
+        facts.world_size, ranks, config.training.gradient_accumulation_steps, accumulation,
+        config.training.per_device_train_batch_size * accumulation * ranks);
   }
   for (const Difference& difference : diff(saved, config)) {
     if (difference.setting_class != SettingClass::kSchedule) continue;
@@ -61,16 +118,33 @@ void check_same_run(const TrainConfig& config, const fs::path& folder, const Run
 
 }  // namespace
 
-std::optional<std::int64_t> batch_size_to_resume(const TrainConfig& config, HostComm& host) {
-  if (!config.training.auto_find_batch_size || !config.training.resume_from_checkpoint) return std::nullopt;
-  const std::string size = on_first_rank(host, "batch size to resume", [&] {
-    const fs::path folder = choose_folder(config, CheckpointStore(expand_home(config.training.output_dir)));
+Json RunFacts::json() const {
+  Json facts = {{"world_size", world_size}, {"train_digest", train_digest}};
+  if (!arithmetic.empty()) facts["arithmetic"] = arithmetic;
+  return facts;
+}
+
+TrainConfig config_to_resume(TrainConfig config, HostComm& host) {
+  TrainingConfig& training = config.training;
+  if (!training.resume_from_checkpoint) return config;
+  const std::string found = on_first_rank(host, "settings to resume", [&] {
+    const fs::path folder = choose_folder(config, CheckpointStore(expand_home(training.output_dir)));
     if (folder.empty()) return std::string();
-    const fs::path path = folder / "train.toml";
-    return std::to_string(read_saved_config(read_file(path), path.string()).training.per_device_train_batch_size);
+    const TrainConfig saved = saved_config(folder);
+    std::int64_t batch_size = training.per_device_train_batch_size;
+    std::int64_t accumulation = training.gradient_accumulation_steps;
+    if (training.auto_find_batch_size) batch_size = saved.training.per_device_train_batch_size;
+    // Another accumulation than the checkpoint's is the user's own doing; find_checkpoint() judges it.
+    if (accumulation == saved.training.gradient_accumulation_steps) {
+      accumulation = accumulation_on(saved, facts_of(folder).value("world_size", host.size()), host.size());
+    }
+    return Json{batch_size, accumulation}.dump();
   });
-  if (size.empty()) return std::nullopt;
-  return std::stoll(size);
+  if (found.empty()) return config;
+  const Json settings = parse_json(found, "settings to resume");
+  training.per_device_train_batch_size = settings.at(0).get<std::int64_t>();
+  training.gradient_accumulation_steps = settings.at(1).get<std::int64_t>();
+  return config;
 }
 
 std::string identity_differences(const TrainConfig& saved, const TrainConfig& current) {
@@ -87,7 +161,10 @@ std::optional<fs::path> find_checkpoint(const TrainConfig& config, const Checkpo
   if (!config.training.resume_from_checkpoint) return std::nullopt;
   const std::string folder = on_first_rank(host, "checkpoint to resume", [&] {
     const fs::path chosen = choose_folder(config, store);
-    if (chosen.empty()) return std::string();
+    if (chosen.empty()) {
+      log::info("no checkpoint in {} yet: starting from the beginning", store.output_dir().string());
+      return std::string();
+    }
     std::error_code ignored;
     if (!fs::exists(chosen / kOptimizerFile, ignored)) {
       throw usage_error(fmt::format("cannot go on from {}: it was written with save_only_model and holds no optimizer",

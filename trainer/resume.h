@@ -15,25 +15,29 @@ namespace dtrain {
 // Of a checkpoint that can be resumed from.
 inline constexpr const char* kOptimizerFile = "optimizer.safetensors";
 
-// What must be the same for the order of the examples to be the same; kept in a checkpoint's manifest.
+// What a checkpoint's manifest says about the run that wrote it, and the run that reads it about itself.
 struct RunFacts {
   int world_size = 1;
-  std::string train_digest;  // of the training data
+  std::string train_digest;   // of the training data
+  std::int64_t examples = 0;  // in it; not written
+  std::string arithmetic;     // reproducible.h; empty without training.reproducible
 
-  [[nodiscard]] Json json() const { return {{"world_size", world_size}, {"train_digest", train_digest}}; }
+  [[nodiscard]] Json json() const;
 };
 
 // Collective. The folder to go on from, verified by rank 0, or nothing: resume_from_checkpoint is not set, or is
 // "latest" and there is no checkpoint yet. Throws on all ranks: Error(kUsage) when the path is no checkpoint,
-// Error(kData) when it is damaged, Error(kDisagree) listing every setting that makes the run another one. Other changed
-// settings are logged.
+// Error(kData) when it is damaged, Error(kDisagree) listing everything that makes the run another one. Other changed
+// settings are logged, and so is another number of ranks, with which the run goes on as long as a step has the same
+// examples.
 [[nodiscard]] std::optional<std::filesystem::path> find_checkpoint(const TrainConfig& config,
                                                                    const CheckpointStore& store, const RunFacts& facts,
                                                                    HostComm& host);
 
-// Collective. With auto_find_batch_size: the per_device_train_batch_size of the checkpoint that `config` goes on from.
-// Nothing when there is none.
-[[nodiscard]] std::optional<std::int64_t> batch_size_to_resume(const TrainConfig& config, HostComm& host);
+// Collective. `config` with what the run takes over from the checkpoint that it goes on from, if there is one: with
+// auto_find_batch_size its per_device_train_batch_size, and on another number of ranks the
+// gradient_accumulation_steps that make a step of as many examples. Throws Error(kUsage) when there are none.
+[[nodiscard]] TrainConfig config_to_resume(TrainConfig config, HostComm& host);
 
 // Local. The differences that forbid resuming `saved` as `current`; empty when there are none.
 [[nodiscard]] std::string identity_differences(const TrainConfig& saved, const TrainConfig& current);

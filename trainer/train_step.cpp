@@ -3,16 +3,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <optional>
 #include <string>
 #include <type_traits>
 
-#include <ATen/ops/add.h>
+#include <ATen/Context.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/stack.h>
 #include <fmt/ranges.h>
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault.h"
+#include "core/log.h"
 #include "dist/out_of_memory.h"
+#include "trainer/replicas.h"
 
 namespace dtrain {
 namespace {
@@ -75,20 +81,47 @@ StepSize agree_on_size(HostComm& host, const StepSize& mine) {
   return total;
 }
 
-// Collective. Names the examples whose loss is not finite, or all of the step when only the gradient is not.
-Error not_finite(HostComm& host, const std::vector<Batch>& micro_batches, const std::vector<at::Tensor>& loss_each,
-                 std::int64_t step, bool loss_finite) {
+// As a binary tree: with a power of two of terms on each of a power of two of ranks, the sum of the ranks' sums is the
+// sum of all.
+double tree_sum(std::span<const double> terms) {
+  if (terms.size() <= 1) return terms.empty() ? 0 : terms.front();
+  const std::size_t half = terms.size() / 2;
+  return tree_sum(terms.first(half)) + tree_sum(terms.subspan(half));
+}
+
+// Seeds LibTorch's generator for micro-batch `index` of the step.
+void seed_generator(const RandomKey& key, std::uint64_t index) {
+  at::manual_seed(mix64(mix64(mix64(key.seed) ^ key.step) ^ index));
+}
+
+double damaged(double value, std::optional<Damage> damage) {
+  if (!damage) return value;
+  return *damage == Damage::kInf ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+}
+
+// The examples that make `loss_sum`, the loss of `batch`, not finite. All of them where the model gives no loss of
+// each, or where those are finite and only their sum is not.
+std::vector<std::int64_t> bad_examples(const Batch& batch, const at::Tensor& loss_each) {
+  std::vector<std::int64_t> bad;
+  std::vector<std::int64_t> all;
+  const at::Tensor losses = loss_each.defined() ? loss_each.to(at::kCPU, at::kFloat).contiguous() : loss_each;
+  for (std::size_t i = 0; i < batch.example_index.size(); ++i) {
+    if (batch.example_weight[i] > 0) all.push_back(batch.example_index[i]);
+    // Fillers too: 0 times NaN is NaN.
+    if (losses.defined() && !std::isfinite(losses.const_data_ptr<float>()[i])) bad.push_back(batch.example_index[i]);
+  }
+  return bad.empty() ? all : bad;
+}
+
+// Collective. What is not finite, and in which examples: where only the gradient is not, all of the step.
+std::string not_finite(HostComm& host, const std::vector<Batch>& micro_batches, const std::vector<double>& loss_sums,
+                       const std::vector<at::Tensor>& loss_each, std::int64_t step, bool loss_finite) {
   std::vector<std::int64_t> bad;
   for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    // A model that gives no loss of each example has only the micro-batch to name.
-    at::Tensor losses;
-    if (loss_each[i].defined() && !loss_finite) losses = loss_each[i].to(at::kCPU, at::kFloat).contiguous();
-    const float* loss = losses.defined() ? losses.const_data_ptr<float>() : nullptr;
-    for (std::size_t j = 0; j < micro_batches[i].example_index.size(); ++j) {
-      if (micro_batches[i].example_weight[j] > 0 && (loss == nullptr || !std::isfinite(loss[j]))) {
-        bad.push_back(micro_batches[i].example_index[j]);
-      }
-    }
+    if (!loss_finite && std::isfinite(loss_sums[i])) continue;
+    const std::vector<std::int64_t> of_batch =
+        bad_examples(micro_batches[i], loss_finite ? at::Tensor() : loss_each[i]);
+    bad.insert(bad.end(), of_batch.begin(), of_batch.end());
   }
   const std::string_view mine(reinterpret_cast<const char*>(bad.data()), bad.size() * sizeof(std::int64_t));
   const std::vector<std::string> gathered = host.all_gather("examples that are not finite", mine);
@@ -102,11 +135,8 @@ Error not_finite(HostComm& host, const std::vector<Batch>& micro_batches, const 
                          fmt::join(examples.begin(), examples.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
                          examples.size() > shown ? fmt::format(" and {} more", examples.size() - shown) : "");
   }
-  return data_error(
-      fmt::format("step {}: the {} is not finite (NaN or infinity); training examples, counted from 0: {}", step,
-                  loss_finite ? "gradient" : "loss", where),
-      "no rank has changed its weights in this step; look at these examples, lower learning_rate, or set "
-      "max_grad_norm");
+  return fmt::format("step {}: the {} is not finite (NaN or infinity); training examples, counted from 0: {}", step,
+                     loss_finite ? "gradient" : "loss", where);
 }
 
 }  // namespace
@@ -126,11 +156,16 @@ TrainStep::Computed TrainStep::forward_and_backward(const std::vector<Batch>& mi
     span += watch.seconds();
     watch.restart();
   };
+  std::vector<at::Tensor> loss_sums;  // by micro-batch
+  const auto count = micro_batches.size();
+  const auto rank = static_cast<std::size_t>(parts_.host.rank());
+  const auto ranks = static_cast<std::size_t>(parts_.host.size());
   try {
-    for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-      const bool last = i + 1 == micro_batches.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const bool last = i + 1 == count;
       Batch batch = to_device(micro_batches[i], options_.device);
       batch.random = RandomKey{options_.seed, static_cast<std::uint64_t>(step)};
+      seed_generator(batch.random, options_.reproducible ? rank * count + i : i * ranks + rank);
       parts_.reducer.set_sync(last);
       ModelOutput output;
       {
@@ -139,16 +174,20 @@ TrainStep::Computed TrainStep::forward_and_backward(const std::vector<Batch>& mi
       }
       lap(spans.forward);
       DTRAIN_CHECK(output.loss_sum.defined(), "the model gives no loss");
-      at::mul(output.loss_sum, factor).backward();
-      computed.loss_sum =
-          computed.loss_sum.defined() ? at::add(computed.loss_sum, output.loss_sum.detach()) : output.loss_sum.detach();
+      if (const auto damage = fault_damage("loss", step))
+        output.loss_sum = at::mul(output.loss_sum, damaged(1, damage));
+      at::mul(output.loss_sum, damaged(factor, fault_damage("gradient", step))).backward();
+      if (!last && options_.reproducible) parts_.reducer.end_micro_batch();
+      loss_sums.push_back(output.loss_sum.detach());
       computed.loss_each.push_back(output.loss_each);
       lap(spans.backward);
       if (!last && parts_.events.substep_end) parts_.events.substep_end();
     }
+    // Only here, so that a GPU is waited for once.
+    const at::Tensor sums = at::stack(loss_sums).to(at::kCPU, at::kDouble);
+    computed.loss_sums.assign(sums.const_data_ptr<double>(), sums.const_data_ptr<double>() + count);
   } catch (const std::exception& exception) {
     if (!options_.agree_on_memory || !is_out_of_memory(exception)) throw;
-    computed.loss_sum = at::Tensor();
     computed.out_of_memory = true;
   }
   return computed;
@@ -183,10 +222,12 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   parts_.reducer.finish();
   lap(result.spans.reduce);
 
+  // Where a defect of the reduction, or of a rank's memory, would strike.
+  if (fault_damage("bucket", step)) flip_bit(parts_.reducer.buckets().front());
   const double norm = computed.out_of_memory ? 0 : gradient_norm(parts_.parameters) / scale;
   lap(result.spans.optimizer);
   ControlWord word;
-  word.loss_sum = computed.out_of_memory ? 0 : computed.loss_sum.item<double>();
+  word.loss_sum = tree_sum(computed.loss_sums);
   word.signal = signal;
   word.out_of_memory = computed.out_of_memory ? 1 : 0;
   word.loss_finite = std::isfinite(word.loss_sum) ? 1 : 0;
@@ -198,13 +239,13 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
   result.input_elements = total.input_elements;
   bool loss_finite = true;
   bool gradient_finite = true;
-  double sum = 0;
+  std::vector<double> sums;                  // by rank
   std::vector<std::size_t> short_of_memory;  // ranks
   const std::vector<ControlWord> words = exchange(parts_.host, "control word", word);
   for (std::size_t rank = 0; rank < words.size(); ++rank) {
     const ControlWord& each = words[rank];
     if (each.out_of_memory != 0) short_of_memory.push_back(rank);
-    sum += each.loss_sum;
+    sums.push_back(each.loss_sum);
     result.signal = std::max(result.signal, static_cast<int>(each.signal));
     loss_finite = loss_finite && each.loss_finite != 0;
     gradient_finite = gradient_finite && each.gradient_finite != 0;
@@ -213,10 +254,17 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
     throw OutOfMemory(fmt::format("step {}: out of memory on rank{} {}", step, short_of_memory.size() == 1 ? "" : "s",
                                   fmt::join(short_of_memory, ", ")));
   }
-  result.loss = sum / total.weight;
+  result.loss = tree_sum(sums) / total.weight;
   const bool finite = loss_finite && gradient_finite;
   if (!finite && (!scaled || scale < kSmallestScale)) {
-    throw not_finite(parts_.host, micro_batches, computed.loss_each, step, loss_finite);
+    const std::string reason =
+        not_finite(parts_.host, micro_batches, computed.loss_sums, computed.loss_each, step, loss_finite);
+    if (!options_.skip_not_finite) {
+      throw data_error(reason,
+                       "no rank has changed its weights in this step; look at these examples, lower learning_rate, set "
+                       "max_grad_norm, or reliability.not_finite = \"skip\"");
+    }
+    if (parts_.host.rank() == 0) log::warning("{}; the step is skipped, no rank changes its weights", reason);
   }
   lap(result.spans.reduce);
   if (parts_.events.pre_optimizer_step) parts_.events.pre_optimizer_step();

@@ -3,6 +3,7 @@
 // The loss of every micro-batch is divided by the weight of the whole step (all ranks, all micro-batches), agreed
 // before backward: any split of a step gives the same gradient up to rounding. After the reduction the ranks exchange
 // one control word each; only when every loss and the gradient are finite does any rank touch its weights.
+// LibTorch's own generator is seeded anew for every micro-batch, so that models which draw from it resume exactly too.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,11 @@ struct StepOptions {
   // A rank that runs out of memory in forward or backward takes the others along: OutOfMemory on all. Otherwise what
   // the allocator throws leaves run() on that rank only.
   bool agree_on_memory = false;
+  // Sums do not depend on the number of ranks: rank 0 has the first micro-batches of a step, and the reducer a fixed
+  // tree.
+  bool reproducible = false;
+  // A loss or gradient that is not finite skips the update instead of ending the run.
+  bool skip_not_finite = false;
 };
 
 // What happens inside of a step; each may be empty.
@@ -49,7 +55,7 @@ struct StepResult {
   std::int64_t tokens = 0;          // all ranks, without padding and fillers
   std::int64_t input_elements = 0;  // ids fed to the model, padding included, all ranks; 0 without ids
   StepSpans spans;                  // without `data`
-  bool updated = true;              // false: float16 overflow, the weights are as before
+  bool updated = true;              // false: not all numbers were finite, the weights are as before
   int signal = 0;                   // the largest signal number that any rank has received, 0 for none
 };
 
@@ -69,16 +75,17 @@ class TrainStep {
   TrainStep(StepParts parts, StepOptions options) : parts_(std::move(parts)), options_(options) {}
 
   // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rates, by
-  // parameter group; `signal` is what this rank has received. Throws the same Error(kData) on all ranks when a loss or
-  // the gradient is not finite (with float16 the update is skipped instead, as long as a smaller scale can help),
-  // Error(kDisagree) when the ranks are at different steps, OutOfMemory as agree_on_memory says.
+  // parameter group; `signal` is what this rank has received. When a loss or the gradient is not finite on any rank, no
+  // rank changes its weights; all throw the same Error(kData) that names the examples, or warn, as skip_not_finite says
+  // (with float16 the update is skipped silently, as long as a smaller scale can help). Throws Error(kDisagree) when
+  // the ranks are at different steps, OutOfMemory as agree_on_memory says.
   [[nodiscard]] StepResult run(const std::vector<Batch>& micro_batches, std::int64_t step,
                                std::span<const double> learning_rates, int signal);
 
  private:
   struct Computed {
-    at::Tensor loss_sum;                // undefined when memory ran out
-    std::vector<at::Tensor> loss_each;  // by micro-batch
+    std::vector<double> loss_sums;      // by micro-batch; empty when memory ran out
+    std::vector<at::Tensor> loss_each;  // by micro-batch, of each example; may be undefined
     bool out_of_memory = false;
   };
   [[nodiscard]] Computed forward_and_backward(const std::vector<Batch>& micro_batches, std::int64_t step, double factor,

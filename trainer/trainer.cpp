@@ -13,12 +13,14 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "datasets/batch_loader.h"
+#include "dist/agreement.h"
 #include "trainer/callbacks/default_flow.h"
 #include "trainer/first_rank.h"
 #include "trainer/model_parameters.h"
 #include "trainer/optim/sharded_optimizer.h"
 #include "trainer/position.h"
 #include "trainer/replicas.h"
+#include "trainer/reproducible.h"
 #include "trainer/resume.h"
 #include "trainer/speed.h"
 
@@ -35,6 +37,7 @@ std::vector<at::Tensor> trainable_parameters(const Model& model) {
 
 ReducerOptions reducer_options(const TrainingConfig& training) {
   ReducerOptions options;
+  options.fixed_tree = training.reproducible;
   if (training.ddp_bucket_cap_mb) {
     options.bucket_bytes = *training.ddp_bucket_cap_mb << 20;
     options.first_bucket_bytes = std::min(options.first_bucket_bytes, options.bucket_bytes);
@@ -63,8 +66,9 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   memory_.start();
   const TrainingConfig& training = config_.training;
   check_parts();
-  arithmetic_ = step_arithmetic(parts_.train_data->size(), shard_, training.gradient_accumulation_steps,
-                                training.num_train_epochs, training.max_steps);
+  arithmetic_ = (training.reproducible ? whole_step_arithmetic : step_arithmetic)(
+      parts_.train_data->size(), shard_, training.gradient_accumulation_steps, training.num_train_epochs,
+      training.max_steps);
   if (arithmetic_.micro_batches_per_epoch == 0) {
     throw data_error(fmt::format("{} training examples do not fill one batch of {} on each of {} ranks",
                                  parts_.train_data->size(), shard_.batch_size, shard_.world_size),
@@ -88,7 +92,9 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                   .max_grad_norm = training.max_grad_norm,
                   .precision = precision_,
                   .device = parts_.device,
-                  .agree_on_memory = training.auto_find_batch_size});
+                  .agree_on_memory = training.auto_find_batch_size,
+                  .reproducible = training.reproducible,
+                  .skip_not_finite = config_.reliability.not_finite == "skip"});
   evaluation_options_ = evaluation_options(training, precision_, parts_.device);
   evaluation_options_.writer = parts_.writer;
   if (training.prediction_loss_only) parts_.metrics.clear();
@@ -105,6 +111,13 @@ StepEvents Trainer::step_events() {
           .optimizer_step = [this] { callbacks_.on_optimizer_step(state_, state_.control); }};
 }
 
+RunFacts Trainer::facts() const {
+  return {.world_size = host_.size(),
+          .train_digest = parts_.train_data->digest(),
+          .examples = parts_.train_data->size(),
+          .arithmetic = config_.training.reproducible ? arithmetic_of(parts_.device) : ""};
+}
+
 void Trainer::check_parts() const {
   const TrainingConfig& training = config_.training;
   DTRAIN_CHECK(parts_.train_data && parts_.collator && parts_.communicator, "a Trainer without data or communicator");
@@ -114,6 +127,8 @@ void Trainer::check_parts() const {
         "training.shard_optimizer: the program brings an optimizer of its own, which dtrain cannot divide",
         "set shard_optimizer = false");
   }
+  check_reproducible(training, host_.size());
+  if (training.reproducible) agree(host_, "arithmetic", {{"arithmetic", arithmetic_of(parts_.device)}});
   if (training.eval_strategy != "no" && !parts_.eval_data) {
     throw usage_error(fmt::format("training.eval_strategy: \"{}\" needs evaluation data", training.eval_strategy),
                       "set training.eval_strategy = \"no\"");
@@ -127,6 +142,7 @@ void Trainer::make_model() {
     parts_.model = parts_.model_init();
     parts_.model->to(parts_.device);
   }
+  check_reproducible(training, *parts_.model);
   freeze_parameters(*parts_.model, training.freeze);
   parameters_ = optimizer_parameters(*parts_.model);
   computing_parameters_ = computing_parameters(*parts_.model);
@@ -189,8 +205,7 @@ void Trainer::make_state() {
 }
 
 void Trainer::resume() {
-  const std::optional<std::filesystem::path> folder = find_checkpoint(
-      config_, store_, RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}, host_);
+  const std::optional<std::filesystem::path> folder = find_checkpoint(config_, store_, facts(), host_);
   if (!folder) return;
   log::info("resuming from {}", folder->string());
   load_weights(*parts_.model, *folder);
@@ -198,6 +213,8 @@ void Trainer::resume() {
   optimizer_->load_state(file);
   learning_rates_->load_state(file);
   totals_.load_state(file);
+  tokens_before_ = totals_.tokens_since_log;
+  input_elements_before_ = totals_.input_elements_since_log;
   if (precision_ == Precision::kFloat16) scaler_.load_state(file);
   // The plan of the run (steps, intervals, identity) is that of the present settings; the past is the checkpoint's.
   state_ = read_trainer_state(*folder / "trainer_state.json");
@@ -246,7 +263,8 @@ std::vector<std::int64_t> Trainer::order_of(std::int64_t epoch) const {
   if (strategy == "group_by_length") {
     std::vector<std::int64_t> lengths;
     for (std::int64_t i = 0; i < size; ++i) lengths.push_back(parts_.train_data->length(i));
-    return length_grouped_order(lengths, shard_.batch_size * training.gradient_accumulation_steps, seed, epoch);
+    const std::int64_t ranks = training.reproducible ? shard_.world_size : 1;
+    return length_grouped_order(lengths, shard_.batch_size * training.gradient_accumulation_steps * ranks, seed, epoch);
   }
   return sample_order(size, seed, epoch, strategy == "sequential" ? Sampling::kSequential : Sampling::kRandom);
 }
@@ -254,8 +272,12 @@ std::vector<std::int64_t> Trainer::order_of(std::int64_t epoch) const {
 void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   const TrainingConfig& training = config_.training;
   const auto tokens = [&](std::int64_t example) { return parts_.train_data->length(example); };
-  BatchLoader loader(parts_.train_data, parts_.collator, shard(order_of(epoch), shard_, tokens), shard_,
-                     training.gradient_accumulation_steps, first_micro_batch, prefetched_batches(training), epoch);
+  const std::int64_t accumulated = training.gradient_accumulation_steps;
+  const std::vector<std::int64_t> order = order_of(epoch);
+  BatchLoader loader(
+      parts_.train_data, parts_.collator,
+      training.reproducible ? shard_steps(order, shard_, accumulated, tokens) : shard(order, shard_, tokens), shard_,
+      training.reproducible ? 1 : accumulated, first_micro_batch, prefetched_batches(training), epoch);
   const std::int64_t micro_batches = arithmetic_.micro_batches_per_epoch;
   micro_batches_done_ = first_micro_batch;
   callbacks_.on_epoch_begin(state_, state_.control);
@@ -300,6 +322,8 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
   last_grad_norm_ = result.grad_norm;
   last_learning_rate_ = learning_rate;
   totals_.add_step(result.loss, config_.training.logging_nan_inf_filter);
+  totals_.tokens_since_log += result.tokens;
+  totals_.input_elements_since_log += result.input_elements;
   if (result.updated) ++totals_.updates;
   // The Trainer's estimate: 6 operations per parameter outside the embeddings and per token, padding included.
   state_.total_flos += 6.0 * static_cast<double>(result.input_elements) * static_cast<double>(computing_parameters_);
@@ -311,10 +335,21 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
                                     .grad_norm = result.grad_norm,
                                     .learning_rate = learning_rate,
                                     .samples = result.examples,
-                                    .tokens = result.tokens,
-                                    .input_elements = result.input_elements,
+                                    .tokens = result.tokens + std::exchange(tokens_before_, 0),
+                                    .input_elements = result.input_elements + std::exchange(input_elements_before_, 0),
                                     .spans = result.spans});
+  check_replicas_agree();
   act_on_control();
+}
+
+void Trainer::check_replicas_agree() {
+  const std::int64_t step = state_.global_step;
+  const std::int64_t interval = config_.reliability.check_interval;
+  if (fault_damage("weights", step)) flip_bit(parameters_.front().value);
+  if (fault_damage("optimizer", step)) flip_bit(optimizer_->state().front().second);
+  if (interval == 0 || step % interval != 0) return;
+  const bool divided = config_.training.shard_optimizer && host_.size() > 1;
+  check_drift(parameters_, divided ? NamedTensors() : optimizer_->state(), step, host_);
 }
 
 void Trainer::act_on_control() {
@@ -362,9 +397,12 @@ void Trainer::log_training() {
   record["loss"] = totals_.loss_since_log / static_cast<double>(totals_.steps_since_log);
   record["grad_norm"] = last_grad_norm_;
   record["learning_rate"] = last_learning_rate_;
+  if (config_.reliability.not_finite == "skip") record["skipped_steps"] = totals_.steps - totals_.updates;
   add_position(record);
   totals_.loss_since_log = 0;
   totals_.steps_since_log = 0;
+  totals_.tokens_since_log = 0;
+  totals_.input_elements_since_log = 0;
   callbacks_.on_log(state_, state_.control, state_.add_log(std::move(record)));
 }
 

@@ -41,6 +41,7 @@
 #include "trainer/optim/grad_scaler.h"
 #include "trainer/optim/learning_rates.h"
 #include "trainer/optim/optimizer.h"
+#include "trainer/resume.h"
 #include "trainer/train_step.h"
 
 namespace dtrain {
@@ -118,9 +119,11 @@ class Trainer {
   void make_state();
   void resume();
   [[nodiscard]] StepEvents step_events();
+  [[nodiscard]] RunFacts facts() const;
   [[nodiscard]] std::vector<std::int64_t> order_of(std::int64_t epoch) const;
   void train_epoch(std::int64_t epoch, std::int64_t first_micro_batch);
   void train_one_step(const std::vector<Batch>& micro_batches, double waited);
+  void check_replicas_agree();
   void act_on_control();
   void log_training();
   void add_position(OrderedJson& record) const;  // epoch, and the tokens seen when they are wanted
@@ -162,6 +165,9 @@ class Trainer {
 
   std::int64_t micro_batches_done_ = 0;  // of the current epoch
   std::int64_t first_step_ = 0;          // global_step at which this process started
+  // Of the steps between the last log and the checkpoint that the run goes on from: part of its first report.
+  std::int64_t tokens_before_ = 0;
+  std::int64_t input_elements_before_ = 0;
   double last_grad_norm_ = 0;
   double last_learning_rate_ = 0;
   int signal_ = 0;

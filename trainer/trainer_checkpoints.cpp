@@ -85,13 +85,13 @@ void Trainer::save_checkpoint(bool save_again) {
     if (best_step && (*best_step == step || fs::exists(store_.folder_of(*best_step), ignored))) {
       state_.best_model_checkpoint = store_.folder_of(*best_step).string();
     }
-    const fs::path folder = store_.publish(
-        {.step = step,
-         // Weights, two moments, and room for the small files.
-         .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
-         .config_digest = config_digest(config_),
-         .facts = RunFacts{.world_size = host_.size(), .train_digest = parts_.train_data->digest()}.json(),
-         .write = [&](const fs::path& stage) { write_checkpoint_files(stage, optimizer_state); }});
+    const fs::path folder =
+        store_.publish({.step = step,
+                        // Weights, two moments, and room for the small files.
+                        .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
+                        .config_digest = config_digest(config_),
+                        .facts = facts().json(),
+                        .write = [&](const fs::path& stage) { write_checkpoint_files(stage, optimizer_state); }});
     store_.prune(best_step, config_.training.save_total_limit.value_or(0));
     write_record("running", std::nullopt, "");
     return state_.best_model_checkpoint.value_or("");

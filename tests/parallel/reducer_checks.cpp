@@ -1,6 +1,7 @@
 #include "tests/parallel/reducer_checks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string>
 #include <vector>
@@ -171,6 +172,54 @@ void check_types(const World& world, HostComm& host, const std::shared_ptr<Commu
   expect_equal_bits(host, reducer);
 }
 
+// The gradient of parameter `index` in micro-batch `number` of the step: float32 numbers of very different sizes, whose
+// sum depends on the order.
+at::Tensor gradient_of(std::int64_t number, std::int64_t index, std::int64_t count) {
+  const double size = std::pow(10.0, static_cast<double>((number * 7 + index) % 5));
+  return numbers({count}, static_cast<double>(number) + 0.1 * static_cast<double>(index)).mul(size).to(at::kFloat);
+}
+
+at::Tensor tree_of_gradients(std::int64_t first, std::int64_t micro_batches, std::int64_t index, std::int64_t count) {
+  if (micro_batches == 1) return gradient_of(first, index, count);
+  const std::int64_t half = micro_batches / 2;
+  return tree_of_gradients(first, half, index, count) + tree_of_gradients(first + half, half, index, count);
+}
+
+// Whatever the number of ranks: the sum of the micro-batches as one binary tree, to the last bit.
+void check_fixed_tree(const World& world, HostComm& host, const std::shared_ptr<Communicator>& communicator) {
+  constexpr std::int64_t kMicroBatches = 8;
+  std::vector<at::Tensor> parameters;
+  for (int i = 0; i < 9; ++i) parameters.push_back(numbers({7 * i + 3}, i).to(at::kFloat).requires_grad_(true));
+  const ReducerOptions options{.first_bucket_bytes = 64, .bucket_bytes = 200, .fixed_tree = true};
+  if (kMicroBatches % world.world_size != 0) {
+    EXPECT_THROW(Reducer(parameters, communicator, options), Error);
+    return;
+  }
+  const std::int64_t share = kMicroBatches / world.world_size;
+  Reducer reducer(parameters, communicator, options);
+  for (int step = 0; step < 3; ++step) {
+    reducer.begin_step();
+    for (std::int64_t m = 0; m < share; ++m) {
+      reducer.set_sync(m + 1 == share);
+      const std::int64_t number = world.rank * share + m;
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const std::size_t index = (i * 4 + static_cast<std::size_t>(world.rank)) % parameters.size();
+        (parameters[index] * gradient_of(number + step, static_cast<std::int64_t>(index), parameters[index].numel()))
+            .sum()
+            .backward();
+      }
+      if (m + 1 < share) reducer.end_micro_batch();
+    }
+    reducer.finish();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      EXPECT_TRUE(at::equal(parameters[i].grad(), tree_of_gradients(step, kMicroBatches, static_cast<std::int64_t>(i),
+                                                                    parameters[i].numel())))
+          << "step " << step << " parameter " << i;
+    }
+    expect_equal_bits(host, reducer);
+  }
+}
+
 }  // namespace
 
 void check_reducer(const World& world, HostComm& host, const std::shared_ptr<Communicator>& communicator) {
@@ -180,6 +229,7 @@ void check_reducer(const World& world, HostComm& host, const std::shared_ptr<Com
   check_permuted_order(world, host, communicator);
   check_unused(world, host, communicator);
   check_types(world, host, communicator);
+  check_fixed_tree(world, host, communicator);
 }
 
 }  // namespace dtrain::test

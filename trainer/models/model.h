@@ -46,8 +46,8 @@ struct ModelOutput {
 // is saved, as in PyTorch's DistributedDataParallel.
 class Model : public torch::nn::Module {
  public:
-  // Draws random numbers (dropout, in training mode) only from batch.random and batch.slot: see dropout(). What it
-  // draws from LibTorch's generator is another number on each rank and after a resume. Thread-compatible.
+  // Draws random numbers (dropout, in training mode) only from batch.random and batch.slot: see dropout(). LibTorch's
+  // generator, seeded anew for each micro-batch, gives others for another split of a step. Thread-compatible.
   [[nodiscard]] virtual ModelOutput forward(const Batch& batch) = 0;
   // Parameters exempt from weight decay are those that the Trainer exempts; see trainer/optim/parameter_groups.h.
   // As written to config.json. Here: what describe() was given, and model_type.

@@ -193,6 +193,74 @@ TEST(Shard, EveryExampleCountsExactlyOnce) {
   EXPECT_EQ(combinations, 3060);
 }
 
+// The same with drop_last, and as training.reproducible divides a step: every example at most once, the number dropped
+// as the policy says, all ranks as many micro-batches.
+TEST(Shard, DropLastAndWholeStepsOfEverySize) {
+  for (std::int64_t size = 0; size <= 50; ++size) {
+    const Indices order = sample_order(size, 42, 1, Sampling::kRandom);
+    for (int world = 1; world <= 4; ++world) {
+      for (std::int64_t micro = 1; micro <= 5; ++micro) {
+        for (std::int64_t accumulation = 1; accumulation <= 3; ++accumulation) {
+          for (const bool drop : {false, true}) {
+            for (const bool whole_steps : {false, true}) {
+              if (!drop && !whole_steps) continue;  // the test above
+              SCOPED_TRACE(testing::Message()
+                           << size << " examples, " << world << " ranks, " << micro << " x " << accumulation
+                           << (drop ? ", drop" : "") << (whole_steps ? ", whole steps" : ""));
+              ShardOptions options{.batch_size = micro, .rank = 0, .world_size = world, .drop_last = drop};
+              const StepArithmetic counts =
+                  (whole_steps ? whole_step_arithmetic : step_arithmetic)(size, options, accumulation, 1, -1);
+              std::set<std::int64_t> seen;
+              std::int64_t used = 0;
+              for (; options.rank < world; ++options.rank) {
+                const auto plan = whole_steps ? shard_steps(order, options, accumulation) : shard(order, options);
+                ASSERT_EQ(static_cast<std::int64_t>(plan.size()), counts.micro_batches_per_epoch);
+                for (const MicroBatchPlan& each : plan) {
+                  for (std::size_t i = 0; i < each.index.size(); ++i) {
+                    if (each.filler[i]) continue;
+                    seen.insert(each.index[i]);
+                    ++used;
+                  }
+                }
+              }
+              const std::int64_t unit = micro * world * (whole_steps ? accumulation : 1);
+              ASSERT_EQ(used, drop ? size / unit * unit : size);
+              ASSERT_EQ(static_cast<std::int64_t>(seen.size()), used);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Micro-batches of a step are the same, in the same order over the ranks, however many ranks there are.
+TEST(Shard, WholeStepsDoNotDependOnTheRanks) {
+  const auto tokens = [](std::int64_t i) { return i * i % 11 + 1; };
+  for (const bool drop : {false, true}) {
+    for (std::int64_t size = 1; size <= 70; ++size) {
+      const Indices order = sample_order(size, 3, 0, Sampling::kRandom);
+      std::vector<std::vector<Indices>> of_one;  // by step: the examples and places of its micro-batches, joined
+      for (const int world : {1, 2, 4, 8}) {
+        const std::int64_t accumulation = 8 / world;
+        std::vector<std::vector<Indices>> steps;
+        for (int rank = 0; rank < world; ++rank) {
+          const auto plan = shard_steps(order, {.batch_size = 3, .rank = rank, .world_size = world, .drop_last = drop},
+                                        accumulation, tokens);
+          for (std::size_t i = 0; i < plan.size(); ++i) {
+            steps.resize(std::max(steps.size(), i / static_cast<std::size_t>(accumulation) + 1));
+            Indices joined = plan[i].index;
+            joined.insert(joined.end(), plan[i].place.begin(), plan[i].place.end());
+            steps[i / static_cast<std::size_t>(accumulation)].push_back(joined);
+          }
+        }
+        if (world == 1) of_one = steps;
+        ASSERT_EQ(steps, of_one) << size << " examples, " << world << " ranks";
+      }
+    }
+  }
+}
+
 TEST(StepArithmetic, EqualsTheTrainersCounts) {
   for (const Json& row : golden().at("steps")) {
     const StepArithmetic counts =

@@ -1,8 +1,12 @@
 // When the reducer starts which collective, and what it refuses. Sums are checked in collectives_test.cpp.
+#include <algorithm>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
@@ -12,6 +16,7 @@
 
 #include "core/error.h"
 #include "dist/reducer.h"
+#include "dist/thread_ranks.h"
 
 namespace dtrain::test {
 namespace {
@@ -180,6 +185,37 @@ TEST(Reducer, RefusesWhatItCannotReduce) {
   const at::Tensor twice = at::ones({3}).requires_grad_(true);
   EXPECT_THROW(Reducer({twice, twice}, nullptr, {}), Error);
   EXPECT_NO_THROW(Reducer({twice}, nullptr, {})) << "a failed construction leaves no hook behind";
+}
+
+// Gradients that arrive in any order, on each rank in one of its own: the order of the buckets is the plan's, the sum
+// the same.
+TEST(Reducer, AThousandOrdersOfArrivalGiveOneSum) {
+  constexpr int kRanks = 3;
+  constexpr int kOrders = 1000;
+  at::set_num_threads(1);
+  run_thread_ranks(kRanks, [](ThreadRank& rank) {
+    std::vector<at::Tensor> parameters;
+    for (int i = 0; i < 10; ++i) parameters.push_back(at::ones({5 * i + 1}).requires_grad_(true));
+    Reducer reducer(parameters, rank.communicator, {.first_bucket_bytes = 64, .bucket_bytes = 200});
+    std::mt19937 random(static_cast<unsigned>(rank.world.rank));
+    std::vector<std::size_t> order(parameters.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::vector<at::Tensor> first;
+    for (int i = 0; i < kOrders; ++i) {
+      reducer.begin_step();
+      for (const std::size_t index : order) {
+        const at::Tensor factor =
+            at::arange(parameters[index].numel(), at::kFloat).add(0.1F).mul(rank.world.rank + 0.3);
+        (parameters[index] * factor).sum().backward();
+      }
+      reducer.finish();
+      if (i == 0) {
+        for (const at::Tensor& parameter : parameters) first.push_back(parameter.grad().clone());
+      }
+      for (std::size_t p = 0; p < parameters.size(); ++p) ASSERT_TRUE(at::equal(parameters[p].grad(), first[p])) << i;
+      std::shuffle(order.begin(), order.end(), random);
+    }
+  });
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ EvaluationResult evaluate_tiny(std::int64_t examples, int ranks, std::int64_t ba
 
 TEST(LoopEvaluation, IsTheSameForEveryWorldSize) {
   at::set_num_threads(1);
-  for (std::int64_t examples = 1; examples <= 20; ++examples) {
+  for (std::int64_t examples = 1; examples <= 200; ++examples) {
     const EvaluationResult one = evaluate_tiny(examples, 1, 3);
     EXPECT_EQ(one.examples, examples);
     EXPECT_EQ(one.batches, (examples + 2) / 3);

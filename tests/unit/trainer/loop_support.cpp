@@ -21,6 +21,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/random.h"
+#include "trainer/resume.h"
 
 namespace dtrain::test {
 namespace {
@@ -141,6 +142,7 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
   std::mutex mutex;
   std::vector<at::Tensor> weights(static_cast<std::size_t>(run.world_size));
   run_thread_ranks(run.world_size, [&](ThreadRank& rank) {
+    const TrainConfig resumed = config_to_resume(config, rank.host);
     TrainerParts parts;
     // Different start weights: the trainer must make them those of rank 0.
     auto model = std::make_shared<TinyModel>(11 + static_cast<std::uint64_t>(rank.world.rank));
@@ -160,7 +162,7 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
         return run.signal(index, ++asked);
       };
     }
-    Trainer trainer(config, std::move(parts));
+    Trainer trainer(resumed, std::move(parts));
     const TrainOutcome outcome = trainer.train();
     if (run.afterwards) run.afterwards(trainer);
     const std::lock_guard lock(mutex);
