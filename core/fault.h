@@ -2,7 +2,9 @@
 //
 // DTRAIN_FAULT="rank=1 point=step at=3 kind=throw" makes rank 1 throw when it passes point "step" with number 3. Kinds:
 // throw (an Error(kInternal)), kill (SIGKILL to itself), stop (SIGSTOP to itself), preempt (SIGUSR2 to itself), exit
-// (leaves with code 0, without a word). Without the variable a fault point costs one comparison.
+// (leaves with code 0, without a word), hang (never comes back), slow (every passage from that number on takes ms=M
+// milliseconds longer). At point "collective", whose number is that of the flight recorder, also skip (leaves it out)
+// and resize (gives one element less). Without the variable a fault point costs one comparison.
 #pragma once
 
 #include <cstdint>
@@ -15,5 +17,8 @@ void set_up_faults(int rank);
 
 // Fails here when the plan names this rank, point and number.
 void fault_point(std::string_view point, std::int64_t number);
+
+// Whether the plan names this rank, point and number with a kind that the caller carries out.
+[[nodiscard]] bool fault_asked(std::string_view point, std::int64_t number, std::string_view kind);
 
 }  // namespace dtrain
