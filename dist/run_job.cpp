@@ -1,13 +1,11 @@
 #include "dist/run_job.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <optional>
-#include <string>
 
 #include "core/fault.h"
 #include "core/log.h"
-#include "dist/failure.h"
+#include "dist/abort.h"
 #include "dist/watchdog.h"
 
 namespace dtrain {
@@ -35,18 +33,8 @@ int run_job(const std::function<ExitCode(MpiSession&)>& work, const std::functio
     session->finish();
     watchdog.leave_job();
     return EXIT_SUCCESS;
-  } catch (const PeerFailed& error) {
-    if (error.code() == ExitCode::kStalled) watchdog.end_stalled("");
-    end_job(error.code());
   } catch (const std::exception& exception) {
-    const Error error = as_error(exception);
-    if (error.code() == ExitCode::kStalled) watchdog.end_stalled(error.what());
-    if (report_failure(error.code())) {
-      const World world = session ? session->world() : World{};
-      const std::string text = failure_text(error, world, step ? step() : 0);
-      std::fwrite(text.data(), 1, text.size(), stderr);
-    }
-    end_job(error.code());
+    fail_job(exception, session ? session->world() : World{}, step ? step() : 0);
   }
 }
 

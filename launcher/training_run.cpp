@@ -25,6 +25,7 @@
 #include "trainer/callbacks/log_writer.h"
 #include "trainer/callbacks/printer.h"
 #include "trainer/callbacks/progress_bar.h"
+#include "trainer/callbacks/straggler_warning.h"
 #include "trainer/callbacks/tensorboard_writer.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/run_lock.h"
@@ -156,6 +157,7 @@ std::vector<std::shared_ptr<Callback>> make_callbacks(const TrainConfig& config,
                                                       const fs::path& folder, HostComm& host) {
   std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl", &host),
                                                       std::make_shared<LogPrinter>()};
+  if (host.size() > 1) callbacks.push_back(std::make_shared<StragglerWarning>(host));
   if (wants_tensorboard(config.training)) {
     const char* logging_dir = std::getenv("TENSORBOARD_LOGGING_DIR");
     callbacks.push_back(std::make_shared<TensorboardWriter>(
