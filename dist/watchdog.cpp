@@ -7,8 +7,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -85,6 +87,17 @@ std::string_view setting_of(Section section) {
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
+// Whether this process is the first of its launcher on this machine to ask. For ranks that have no memory in common yet:
+// the name of a socket belongs to whoever takes it first, until it ends.
+bool first_to_speak() {
+  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  const auto end = fmt::format_to_n(address.sun_path + 1, sizeof(address.sun_path) - 1, "dtrain-stalled-{}", ::getppid()).out;
+  const auto size = static_cast<socklen_t>(end - reinterpret_cast<char*>(&address));
+  return fd < 0 || ::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0;
+}
+
 // The dump of `rank` when it has ended because of a stall.
 bool has_stalled(const fs::path& folder, int rank) {
   try {
@@ -110,7 +123,6 @@ void Watchdog::start() {
   {
     const std::lock_guard lock(mutex_);
     world_.rank = std::atoi(environment({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}).c_str());
-    world_.local_rank = std::atoi(environment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}).c_str());
     std::array<char, 256> name{};
     if (::gethostname(name.data(), name.size() - 1) == 0) world_.host = name.data();
   }
@@ -241,7 +253,7 @@ void Watchdog::report(const std::string& reason) const {
 // Called with the mutex held, which is never released: what the main thread would still take away stays.
 void Watchdog::fire(const std::string& reason) {
   arm_last_resort();
-  const bool first = host_ == nullptr ? world_.local_rank == 0 : host_->report_failure(ExitCode::kStalled);
+  const bool first = host_ == nullptr ? first_to_speak() : host_->report_failure(ExitCode::kStalled);
   bool reports = first;
   if (run_) {
     write_dump("stalled");
