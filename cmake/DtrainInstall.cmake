@@ -8,7 +8,7 @@ set(DTRAIN_PUBLIC_HEADERS
   core/clock.h core/digest.h core/error.h core/file.h core/json.h core/log.h core/random.h core/version.h
   datasets/batch.h datasets/batch_loader.h datasets/dataset.h datasets/label_kind.h datasets/sample_order.h
   datasets/collators/collator.h datasets/collators/padding_collator.h datasets/collators/stacking_collator.h
-  dist/agreement.h dist/communicator.h dist/core_binding.h dist/host_comm.h dist/make_communicator.h dist/mpi_session.h
+  dist/agreement.h dist/communicator.h dist/core_binding.h dist/flight_recorder.h dist/host_comm.h dist/make_communicator.h dist/mpi_session.h
   dist/reducer.h dist/run_job.h dist/world.h
   launcher/run_trainer.h
   trainer/evaluation.h trainer/first_rank.h trainer/loop_totals.h trainer/memory_metrics.h trainer/precision.h trainer/registry.h

@@ -1,11 +1,13 @@
 #include "core/fault.h"
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <map>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include <unistd.h>
 
@@ -19,16 +21,19 @@ struct Plan {
   std::string point;
   std::int64_t at = 0;
   std::string kind;
+  std::int64_t milliseconds = 10;
 };
 
 std::optional<Plan> active_plan;
 
-constexpr const char* kUsage = "rank=R point=NAME at=N kind=throw|kill|stop|preempt|exit|nan|inf|bitflip";
+constexpr const char* kUsage =
+    "rank=R point=NAME at=N kind=throw|kill|stop|preempt|exit|hang|slow|skip|resize|nan|inf|bitflip [ms=MILLISECONDS]";
 
 // The kinds that are signals a process sends to itself, and those that are not.
 const std::map<std::string, int>& kinds() {
   static const std::map<std::string, int> table = {
-      {"kill", SIGKILL}, {"stop", SIGSTOP}, {"preempt", SIGUSR2}, {"throw", 0}, {"exit", 0}};
+      {"kill", SIGKILL}, {"stop", SIGSTOP}, {"preempt", SIGUSR2}, {"throw", 0}, {"exit", 0},
+      {"hang", 0}, {"slow", 0},       {"skip", 0},          {"resize", 0}};
   return table;
 }
 
@@ -52,6 +57,8 @@ Plan parse_plan(const std::string& text) {
       plan.point = value;
     } else if (key == "at") {
       plan.at = std::atoll(value.c_str());
+    } else if (key == "ms") {
+      plan.milliseconds = std::atoll(value.c_str());
     } else if (key == "kind" && (kinds().contains(value) || damages().contains(value))) {
       plan.kind = value;
     } else {
@@ -74,14 +81,23 @@ void set_up_faults(int rank) {
   if (plan.rank == rank) active_plan = plan;
 }
 
+bool fault_asked(std::string_view point, std::int64_t number, std::string_view kind) {
+  return active_plan && active_plan->point == point && active_plan->at == number && active_plan->kind == kind;
+}
+
 void fault_point(std::string_view point, std::int64_t number) {
-  if (!active_plan || active_plan->point != point || active_plan->at != number) return;
-  if (damages().contains(active_plan->kind)) return;
-  if (active_plan->kind == "throw") {
+  if (!active_plan || active_plan->point != point) return;
+  const Plan& plan = *active_plan;
+  if (plan.kind == "slow" && number >= plan.at) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(plan.milliseconds));
+  }
+  if (plan.at != number || damages().contains(plan.kind)) return;
+  if (plan.kind == "throw") {
     throw Error(ExitCode::kInternal, fmt::format("fault point {} {}", point, number), "DTRAIN_FAULT asked for it");
   }
-  if (active_plan->kind == "exit") ::_exit(0);
-  ::raise(kinds().at(active_plan->kind));
+  if (plan.kind == "exit") ::_exit(0);
+  while (plan.kind == "hang") ::pause();
+  if (const int signal = kinds().at(plan.kind); signal != 0) ::raise(signal);
 }
 
 std::optional<Damage> fault_damage(std::string_view point, std::int64_t number) {

@@ -28,6 +28,14 @@ class Work {
 
 using WorkPtr = std::shared_ptr<Work>;
 
+// One with nothing to do.
+class FinishedWork final : public Work {
+ public:
+  void wait() override {}
+  bool done() override { return true; }
+  double elapsed() override { return 0; }
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/clock.h"
+#include "core/fault.h"
 #include "dist/reduce_kernels.h"
 
 namespace dtrain {
@@ -22,9 +23,11 @@ void check_cpu_tensor(const at::Tensor& tensor, bool for_sum, std::string_view n
 
 class CpuCommunicator::Task final : public Work {
  public:
-  explicit Task(std::function<void()> action) : action_(std::move(action)) {}
+  Task(FlightRecorder& recorder, std::uint64_t sequence, std::function<void()> action)
+      : recorder_(recorder), sequence_(sequence), action_(std::move(action)) {}
 
   void wait() override {
+    const FlightRecorder::Wait waiting(recorder_);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return done_; });
     if (error_) std::rethrow_exception(error_);
@@ -44,6 +47,7 @@ class CpuCommunicator::Task final : public Work {
     std::exception_ptr error;
     try {
       action_();
+      recorder_.ended(sequence_);
     } catch (const std::exception&) {
       error = std::current_exception();
     }
@@ -60,6 +64,8 @@ class CpuCommunicator::Task final : public Work {
   }
 
  private:
+  FlightRecorder& recorder_;
+  std::uint64_t sequence_;
   std::function<void()> action_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -70,6 +76,7 @@ class CpuCommunicator::Task final : public Work {
 
 CpuCommunicator::CpuCommunicator(Parts parts, const HostComm& host)
     : parts_(std::move(parts)),
+      recorder_(host.recorder()),
       channel_(parts_.world, parts_.plan, parts_.block, parts_.cross.get(), host, stop_, parts_.deadline_seconds),
       thread_([this] { run(); }) {}
 
@@ -82,8 +89,9 @@ CpuCommunicator::~CpuCommunicator() {
   thread_.join();
 }
 
-WorkPtr CpuCommunicator::start(std::function<void()> action) {
-  auto task = std::make_shared<Task>(std::move(action));
+WorkPtr CpuCommunicator::start(std::string_view operation, std::string_view name, std::int64_t bytes,
+                               std::function<void()> action) {
+  auto task = std::make_shared<Task>(recorder_, recorder_.started(operation, name, bytes), std::move(action));
   {
     const std::lock_guard lock(mutex_);
     queue_.push_back(task);
@@ -119,8 +127,11 @@ void CpuCommunicator::run() {
 
 WorkPtr CpuCommunicator::all_reduce_sum(const at::Tensor& tensor, std::string_view name) {
   check_cpu_tensor(tensor, true, name);
-  return start([this, tensor, name = std::string(name)] {
-    channel_.all_reduce_sum(data_of(tensor), tensor.scalar_type(), tensor.numel(), name);
+  const auto number = static_cast<std::int64_t>(recorder_.last_started() + 1);
+  if (fault_asked("collective", number, "skip")) return std::make_shared<FinishedWork>();
+  const std::int64_t count = tensor.numel() - (fault_asked("collective", number, "resize") ? 1 : 0);
+  return start("all_reduce", name, count * tensor.element_size(), [this, tensor, count, name = std::string(name)] {
+    channel_.all_reduce_sum(data_of(tensor), tensor.scalar_type(), count, name);
   });
 }
 
@@ -128,7 +139,8 @@ WorkPtr CpuCommunicator::broadcast(const at::Tensor& tensor, int root, std::stri
   check_cpu_tensor(tensor, false, name);
   DTRAIN_CHECK(root >= 0 && root < size(), "root {} of {} ranks in \"{}\"", root, size(), name);
   const auto [node, local] = parts_.places[static_cast<std::size_t>(root)];
-  return start([this, tensor, node = node, local = local, name = std::string(name)] {
+  const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
+  return start("broadcast of a tensor", name, bytes, [this, tensor, node = node, local = local, name = std::string(name)] {
     channel_.broadcast(data_of(tensor), tensor.nbytes(), local, node, name);
   });
 }
@@ -139,7 +151,8 @@ WorkPtr CpuCommunicator::all_gather(const at::Tensor& output, const at::Tensor& 
   DTRAIN_CHECK(output.scalar_type() == input.scalar_type() && output.numel() == input.numel() * size(),
                "\"{}\": the output has {} elements, {} ranks with {} each were expected", name, output.numel(), size(),
                input.numel());
-  return start([this, output, input, name = std::string(name)] {
+  const auto given = static_cast<std::int64_t>(input.nbytes());
+  return start("all_gather of tensors", name, given, [this, output, input, name = std::string(name)] {
     const std::size_t bytes = input.nbytes();
     for (int r = 0; r < size(); ++r) {
       std::byte* row = data_of(output) + static_cast<std::size_t>(r) * bytes;

@@ -43,10 +43,11 @@ class CpuCommunicator final : public Communicator {
 
  private:
   class Task;
-  WorkPtr start(std::function<void()> action);
+  WorkPtr start(std::string_view operation, std::string_view name, std::int64_t bytes, std::function<void()> action);
   void run();
 
   Parts parts_;
+  FlightRecorder& recorder_;
   std::atomic<bool> stop_{false};
   SharedChannel channel_;
   std::mutex mutex_;

@@ -1,8 +1,9 @@
 // FramedHostComm: the part of HostComm that does not depend on how bytes travel.
 //
 // Every call starts with an all-gather of one fixed-size frame per rank: which function, which name, how many bytes,
-// and up to 192 bytes of payload. So small messages cost one exchange, and ranks that call different functions find out
-// instead of waiting for each other. Sums are taken by every rank over the gathered values in rank order.
+// the number of the collective in the flight recorder, and up to 192 bytes of payload. So small messages cost one
+// exchange, and ranks that call different functions, or of which one has left out a collective, find out instead of
+// waiting for each other. Sums are taken by every rank over the gathered values in rank order.
 #pragma once
 
 #include <cstddef>
@@ -40,9 +41,11 @@ class FramedHostComm : public HostComm {
   enum class Function : std::uint8_t { kBroadcast, kAllGather, kSumIntegers, kMaxIntegers, kSumDoubles, kBarrier };
   static constexpr std::size_t kFrameBytes = 256;
   static constexpr std::size_t kInlineBytes = 192;
-  static constexpr std::size_t kNameBytes = 50;
+  static constexpr std::size_t kNameBytes = 38;
   struct Frame {
     std::int64_t size = 0;
+    std::uint64_t sequence = 0;  // in the flight recorder
+    float busy_seconds = 0;      // of the step so far
     std::int32_t root = 0;
     Function function = Function::kBarrier;
     std::uint8_t name_length = 0;
@@ -51,10 +54,17 @@ class FramedHostComm : public HostComm {
   };
   static_assert(sizeof(Frame) == kFrameBytes);
 
+  static constexpr const char* kFunctionNames[] = {
+      "broadcast", "all_gather", "all_reduce_sum", "all_reduce_max", "all_reduce_sum of doubles", "barrier"};
+  class Entry;  // of a call in the flight recorder
+
   static std::string describe(const Frame& frame);
+  // Whether all ranks must give the same number of bytes.
+  static bool needs_same_size(Function function);
   // Exchanges frames and compares them; the result is by rank.
-  std::vector<Frame> exchange_frames(Function function, std::string_view name, int root,
+  std::vector<Frame> exchange_frames(const Entry& entry, std::string_view name, int root,
                                      std::span<const std::byte> payload);
+  void compare(const std::vector<Frame>& frames) const;
   template <class T, class Combine>
   void reduce(Function function, std::string_view name, std::span<T> values, Combine combine);
 

@@ -3,19 +3,21 @@
 // Every function is collective: all ranks call the same functions in the same order, each with the same `name`, which
 // appears in error messages and in the flight recorder. One thread per rank at a time. Failures throw Error.
 // Floating-point maxima are left out on purpose: MPI_MAX loses a NaN; reduce an integer flag instead.
-// Every call compares (function, name, size) between all ranks first: ranks that call different things get
+// Every call compares (function, name, size, number of collectives so far) between all ranks first: ranks that call different things get
 // Error(kDisagree) naming both calls instead of a hang. A call that waits longer than the deadline throws
 // Error(kStalled); a call whose peer has failed throws PeerFailed within a second.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/error.h"
+#include "dist/flight_recorder.h"
 
 namespace dtrain {
 
@@ -54,6 +56,12 @@ class HostComm {
   virtual bool report_failure(ExitCode code) noexcept = 0;
   // Local, any thread. What a rank has reported; kDone when none has.
   [[nodiscard]] virtual ExitCode reported_failure() const noexcept = 0;
+
+  // Where this rank's collectives are written down, those of its Communicator too.
+  [[nodiscard]] FlightRecorder& recorder() const noexcept { return *recorder_; }
+
+ private:
+  std::unique_ptr<FlightRecorder> recorder_ = std::make_unique<FlightRecorder>();
 };
 
 }  // namespace dtrain

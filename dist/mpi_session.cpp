@@ -78,20 +78,16 @@ World find_world() {
   return world;
 }
 
-// MPI_Abort without its banner; does nothing where MPI does not use PMIx.
-void pmix_abort(int code) {
+}  // namespace
+
+bool ask_launcher_to_end(ExitCode code) noexcept {
+  // MPI_Abort without its banner.
   void* library = dlopen("libpmix.so.2", RTLD_NOW | RTLD_NOLOAD);
-  if (library == nullptr) return;
+  if (library == nullptr) return false;
   using Abort = int (*)(int status, const char* message, void* processes, std::size_t count);
   const auto abort = reinterpret_cast<Abort>(dlsym(library, "PMIx_Abort"));
-  if (abort != nullptr && abort(code, "", nullptr, 0) == 0) {
-    // The daemon kills all ranks, this one too; leaving earlier could print that a process exited early.
-    std::this_thread::sleep_for(std::chrono::seconds(5));
-    _exit(code);
-  }
+  return abort != nullptr && abort(static_cast<int>(code), "", nullptr, 0) == 0;
 }
-
-}  // namespace
 
 LaunchedBy launched_by(const std::function<std::string(const char*)>& get) {
   LaunchedBy result;
@@ -190,7 +186,11 @@ void end_job(ExitCode code) noexcept {
     code = flag.code();
     std::this_thread::sleep_for(std::chrono::seconds(2));
   }
-  pmix_abort(static_cast<int>(code));
+  if (ask_launcher_to_end(code)) {
+    // The daemon kills all ranks, this one too; leaving earlier could print that a process exited early.
+    std::this_thread::sleep_for(std::chrono::seconds(5));
+    _exit(static_cast<int>(code));
+  }
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   _exit(static_cast<int>(code));
 }

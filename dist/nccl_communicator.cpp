@@ -10,13 +10,16 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
-#include "core/clock.h"
+#include "dist/abort.h"
+#include "dist/awake_time.h"
 #include "dist/waiting.h"
 
 namespace dtrain {
 namespace {
 
 constexpr std::chrono::milliseconds kWatchPeriod{100};
+constexpr double kLongestGapSeconds = 0.5;  // between two looks of a process that runs
+constexpr double kAbortSeconds = 5;
 
 Error nccl_error(ncclResult_t result, const std::string& what, int rank) {
   return {ExitCode::kInternal, fmt::format("NCCL failed in {} on rank {}: {}", what, rank, ncclGetErrorString(result)),
@@ -47,13 +50,13 @@ ncclDataType_t nccl_type(c10::ScalarType type) {
 
 class NcclCommunicator::StreamWork final : public Work {
  public:
-  StreamWork(NcclCommunicator& owner, std::string name)
-      : owner_(owner), name_(std::move(name)), start_(cudaEventDefault), end_(cudaEventDefault) {}
+  StreamWork(NcclCommunicator& owner, std::string name, std::uint64_t sequence)
+      : owner_(owner), name_(std::move(name)), sequence_(sequence), start_(cudaEventDefault), end_(cudaEventDefault) {}
 
   void record_start(const c10::cuda::CUDAStream& stream) { start_.record(stream); }
   void record_end(const c10::cuda::CUDAStream& stream) { end_.record(stream); }
   [[nodiscard]] const std::string& name() const { return name_; }
-  [[nodiscard]] double age() const { return age_.seconds(); }
+  [[nodiscard]] std::uint64_t sequence() const { return sequence_; }
 
   void wait() override {
     owner_.throw_if_broken();
@@ -65,7 +68,7 @@ class NcclCommunicator::StreamWork final : public Work {
  private:
   NcclCommunicator& owner_;
   std::string name_;
-  Stopwatch age_;
+  std::uint64_t sequence_;
   at::cuda::CUDAEvent start_;
   at::cuda::CUDAEvent end_;
 };
@@ -93,7 +96,7 @@ NcclCommunicator::NcclCommunicator(const World& world, HostComm& host, const Com
   try {
     settle(result, "initialisation");
   } catch (const Error&) {
-    if (comm_ != nullptr) ncclCommAbort(comm_);
+    if (comm_ != nullptr) static_cast<void>(finishes_within(kAbortSeconds, [comm = comm_] { ncclCommAbort(comm); }));
     throw;
   }
   watcher_ = std::thread([this] { watch(); });
@@ -104,7 +107,7 @@ NcclCommunicator::~NcclCommunicator() {
   watcher_.join();
   // Abort, because ncclCommDestroy may wait for ranks that are gone. It is local, and harmless when nothing is under
   // way.
-  if (comm_ != nullptr) ncclCommAbort(comm_);
+  if (comm_ != nullptr) static_cast<void>(finishes_within(kAbortSeconds, [comm = comm_] { ncclCommAbort(comm); }));
 }
 
 void NcclCommunicator::settle(ncclResult_t result, const std::string& what) {
@@ -133,31 +136,46 @@ void NcclCommunicator::throw_if_broken() {
 }
 
 void NcclCommunicator::give_up(const std::exception_ptr& reason) {
+  ncclComm_t comm = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    broken_ = reason;
+    under_way_.clear();
+    comm = std::exchange(comm_, nullptr);
+  }
+  // Without the lock: the main thread must learn the reason even when NCCL does not come back.
+  if (comm == nullptr) return;
+  abort_or_end(kAbortSeconds, [comm] { ncclCommAbort(comm); }, reason, world_, host_.recorder().step());
+}
+
+std::shared_ptr<NcclCommunicator::StreamWork> NcclCommunicator::look() {
   const std::lock_guard lock(mutex_);
-  broken_ = reason;
-  under_way_.clear();
-  if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+  ncclResult_t state = ncclSuccess;
+  ncclCommGetAsyncError(comm_, &state);
+  if (state != ncclSuccess && state != ncclInProgress) throw nccl_error(state, "a collective", world_.rank);
+  while (!under_way_.empty() && under_way_.front()->done()) {
+    host_.recorder().ended(under_way_.front()->sequence());
+    under_way_.pop_front();
+  }
+  return under_way_.empty() ? nullptr : under_way_.front();
 }
 
 void NcclCommunicator::watch() {
   c10::cuda::set_device(device_);
+  AwakeTime awake(monotonic_seconds(), kLongestGapSeconds);
+  std::uint64_t waited_for = 0;
+  double since = 0;
   while (!stop_) {
     std::this_thread::sleep_for(kWatchPeriod);
     try {
-      std::string late;
-      {
-        const std::lock_guard lock(mutex_);
-        if (comm_ == nullptr) return;
-        ncclResult_t state = ncclSuccess;
-        ncclCommGetAsyncError(comm_, &state);
-        if (state != ncclSuccess && state != ncclInProgress) throw nccl_error(state, "a collective", world_.rank);
-        while (!under_way_.empty() && under_way_.front()->done()) under_way_.pop_front();
-        if (!under_way_.empty() && under_way_.front()->age() > deadline_seconds_) late = under_way_.front()->name();
-      }
+      const double now = awake.advance(monotonic_seconds());
+      const std::shared_ptr<StreamWork> work = look();
       if (host_.reported_failure() != ExitCode::kDone) throw PeerFailed(host_.reported_failure());
-      if (!late.empty()) {
+      if (work == nullptr) continue;
+      if (std::exchange(waited_for, work->sequence()) != work->sequence()) since = now;
+      if (now - since > deadline_seconds_) {
         throw Error(ExitCode::kStalled,
-                    fmt::format("rank {} waited {} s for \"{}\" on the GPU", world_.rank, deadline_seconds_, late),
+                    fmt::format("rank {} waited {} s for \"{}\" on the GPU", world_.rank, deadline_seconds_, work->name()),
                     "look at the other ranks' last log lines; a slow step needs a larger ddp_timeout");
       }
     } catch (const std::exception&) {
@@ -174,10 +192,10 @@ void NcclCommunicator::check_tensor(const at::Tensor& tensor, std::string_view n
 }
 
 template <class Call>
-WorkPtr NcclCommunicator::start(std::string_view name, const at::Tensor& first, const at::Tensor& second,
-                                const Call& call) {
+WorkPtr NcclCommunicator::start(std::string_view operation, std::string_view name, std::int64_t bytes,
+                                const at::Tensor& first, const at::Tensor& second, const Call& call) {
   const c10::cuda::CUDAGuard guard(device_);
-  auto work = std::make_shared<StreamWork>(*this, std::string(name));
+  auto work = std::make_shared<StreamWork>(*this, std::string(name), host_.recorder().started(operation, name, bytes));
   at::cuda::CUDAEvent ready;
   ready.record(c10::cuda::getCurrentCUDAStream(device_));
   ready.block(stream_);
@@ -201,7 +219,8 @@ WorkPtr NcclCommunicator::start(std::string_view name, const at::Tensor& first, 
 WorkPtr NcclCommunicator::all_reduce_sum(const at::Tensor& tensor, std::string_view name) {
   check_tensor(tensor, name);
   const ncclDataType_t type = nccl_type(tensor.scalar_type());
-  return start(name, tensor, tensor, [&](ncclComm_t comm, cudaStream_t stream) {
+  const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
+  return start("all_reduce", name, bytes, tensor, tensor, [&](ncclComm_t comm, cudaStream_t stream) {
     return ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()), type, ncclSum,
                          comm, stream);
   });
@@ -210,7 +229,8 @@ WorkPtr NcclCommunicator::all_reduce_sum(const at::Tensor& tensor, std::string_v
 WorkPtr NcclCommunicator::broadcast(const at::Tensor& tensor, int root, std::string_view name) {
   check_tensor(tensor, name);
   DTRAIN_CHECK(root >= 0 && root < size(), "root {} of {} ranks in \"{}\"", root, size(), name);
-  return start(name, tensor, tensor, [&](ncclComm_t comm, cudaStream_t stream) {
+  const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
+  return start("broadcast of a tensor", name, bytes, tensor, tensor, [&](ncclComm_t comm, cudaStream_t stream) {
     return ncclBroadcast(tensor.data_ptr(), tensor.data_ptr(), tensor.nbytes(), ncclUint8, root, comm, stream);
   });
 }
@@ -221,7 +241,8 @@ WorkPtr NcclCommunicator::all_gather(const at::Tensor& output, const at::Tensor&
   DTRAIN_CHECK(output.scalar_type() == input.scalar_type() && output.numel() == input.numel() * size(),
                "\"{}\": the output has {} elements, {} ranks with {} each were expected", name, output.numel(), size(),
                input.numel());
-  return start(name, output, input, [&](ncclComm_t comm, cudaStream_t stream) {
+  const auto given = static_cast<std::int64_t>(input.nbytes());
+  return start("all_gather of tensors", name, given, output, input, [&](ncclComm_t comm, cudaStream_t stream) {
     return ncclAllGather(input.data_ptr(), output.data_ptr(), input.nbytes(), ncclUint8, comm, stream);
   });
 }

@@ -3,7 +3,9 @@
 // Collectives are ordered after what the caller's current stream holds when they are started; Work::wait() makes the
 // current stream wait, not the host. The NCCL communicator is non-blocking: initialisation and every call end by the
 // deadline. A watching thread polls NCCL's asynchronous errors, reported failures of other ranks and the deadline of
-// what is under way; it aborts NCCL then, which ends the kernels, and every later call throws the reason.
+// // what is under way; it aborts NCCL then, which ends the kernels, and every later call throws the reason. An abort that
+// does not return within five seconds ends the process. In the flight recorder a collective ends when the watching
+// thread finds its event passed, up to a tenth of a second late.
 #pragma once
 
 #include <atomic>
@@ -40,12 +42,15 @@ class NcclCommunicator final : public Communicator {
  private:
   class StreamWork;
   template <class Call>
-  WorkPtr start(std::string_view name, const at::Tensor& first, const at::Tensor& second, const Call& call);
+  WorkPtr start(std::string_view operation, std::string_view name, std::int64_t bytes, const at::Tensor& first,
+                const at::Tensor& second, const Call& call);
   void check_tensor(const at::Tensor& tensor, std::string_view name) const;
   // Waits until NCCL has taken the call that returned `result`.
   void settle(ncclResult_t result, const std::string& what);
   void throw_if_broken();
   void give_up(const std::exception_ptr& reason);
+  // Throws when NCCL has failed; else takes finished collectives away and returns the one under way, or null.
+  std::shared_ptr<StreamWork> look();
   void watch();
 
   World world_;

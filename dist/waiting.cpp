@@ -1,7 +1,6 @@
 #include "dist/waiting.h"
 
 #include <algorithm>
-#include <cmath>
 #include <ctime>
 
 #include <sched.h>
@@ -13,19 +12,17 @@ constexpr std::uint32_t kSpinRounds = 200;
 constexpr std::uint32_t kYieldRounds = 400;
 constexpr std::int64_t kFirstSleepNanoseconds = 20'000;
 constexpr std::int64_t kLongestSleepNanoseconds = 500'000;
+constexpr double kLongestGapSeconds = 1;  // of a process that runs, between two checks
 
 }  // namespace
 
 Waiting::Waiting(const HostComm& host, double deadline_seconds)
-    : host_(host),
-      // A year is as good as forever and cannot overflow the clock.
-      end_(std::chrono::steady_clock::now() +
-           std::chrono::nanoseconds(std::llround(std::clamp(deadline_seconds, 0.0, 3.2e7) * 1e9))) {}
+    : host_(host), deadline_seconds_(deadline_seconds), awake_(monotonic_seconds(), kLongestGapSeconds) {}
 
-bool Waiting::check() const {
+bool Waiting::check() {
   const ExitCode failure = host_.reported_failure();
   if (failure != ExitCode::kDone) throw PeerFailed(failure);
-  return std::chrono::steady_clock::now() < end_;
+  return awake_.advance(monotonic_seconds()) < deadline_seconds_;
 }
 
 bool Waiting::pause() {

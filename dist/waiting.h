@@ -1,10 +1,11 @@
 // Waiting: the polite polling loop under every wait for another rank. It spins for a few microseconds, then yields,
-// then sleeps up to half a millisecond at a time, so that compute threads on the same cores are not starved.
+// then sleeps up to half a millisecond at a time, so that compute threads on the same cores are not starved. Time in which
+// this process was stopped does not count.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 
+#include "dist/awake_time.h"
 #include "dist/host_comm.h"
 
 namespace dtrain {
@@ -24,11 +25,12 @@ class Waiting {
   // Waits a little. Throws PeerFailed when a rank has reported a failure; returns false once the deadline has passed.
   [[nodiscard]] bool pause();
   // The same checks without waiting, for loops that sleep by other means.
-  [[nodiscard]] bool check() const;
+  [[nodiscard]] bool check();
 
  private:
   const HostComm& host_;
-  std::chrono::steady_clock::time_point end_;
+  double deadline_seconds_;
+  AwakeTime awake_;
   std::uint32_t round_ = 0;
 };
 

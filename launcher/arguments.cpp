@@ -15,8 +15,8 @@
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 10> kCommands = {"train", "evaluate", "predict", "prepare", "export",
-                                                        "sweep", "report",   "config",  "doctor",  "help"};
+constexpr std::array<std::string_view, 11> kCommands = {"train",  "evaluate", "predict", "prepare", "export", "sweep",
+                                                        "report", "explain",  "config",  "doctor",  "help"};
 constexpr std::array<std::string_view, 13> kOptions = {
     "--set",        "--ranks",    "--bind",      "--model", "--data",   "--out", "--dtype", "--max-shard-size",
     "--unlabelled", "--markdown", "--arguments", "--help",  "--version"};
@@ -132,6 +132,8 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   CLI::App* report = app.add_subcommand("report");
   CLI::Option* report_folder = report->add_option("folder", parsed.folder);
   report->add_option("--out", parsed.out);
+  CLI::App* explain = app.add_subcommand("explain");
+  CLI::Option* explain_folder = explain->add_option("folder", parsed.folder);
   CLI::App* config = app.add_subcommand("config");
   CLI::Option* config_file = config->add_option("file", parsed.file);
   config->add_flag("--markdown", parsed.markdown);
@@ -157,6 +159,7 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   if (*export_model) parsed.command = Arguments::Command::kExport;
   if (*sweep) parsed.command = Arguments::Command::kSweep;
   if (*report) parsed.command = Arguments::Command::kReport;
+  if (*explain) parsed.command = Arguments::Command::kExplain;
   if (*config) parsed.command = Arguments::Command::kConfig;
   if (*doctor) parsed.command = Arguments::Command::kDoctor;
   if (*help) parsed.command = Arguments::Command::kHelp;
@@ -169,6 +172,9 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   }
   if (*report && report_folder->empty()) {
     throw usage_error("report: no folder", "dtrain report FOLDER, where FOLDER is the output_dir of a run");
+  }
+  if (*explain && explain_folder->empty()) {
+    throw usage_error("explain: no folder", "dtrain explain FOLDER, where FOLDER is the output_dir of a run");
   }
   return parsed;
 }
@@ -191,6 +197,7 @@ Commands
   dtrain export FOLDER --out NEW   the model of a run or checkpoint as a clean folder for the Hub, maybe in another type
   dtrain sweep FILE.toml       search the settings that [sweep] names: one run for each trial (docs/sweep.md)
   dtrain report FOLDER         the run in this output_dir as one HTML page: charts, evaluations, settings
+  dtrain explain FOLDER        after a stall (exit code 86): which rank held up the run in this output_dir, and where
   dtrain config FILE.toml      print the resolved settings and where each value comes from; trains nothing
   dtrain config --markdown     print the page about all settings (docs/settings.md)
   dtrain config --arguments    print the page from TrainingArguments to dtrain (docs/from-trainingarguments.md)

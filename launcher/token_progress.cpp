@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "core/log.h"
+#include "dist/watchdog.h"
 #include "trainer/callbacks/progress_bar.h"
 
 namespace dtrain {
@@ -24,6 +25,7 @@ TokenDisplay::~TokenDisplay() {
 }
 
 void TokenDisplay::show(std::int64_t done, std::int64_t total) {
+  watch_progress(Section::kLoad);
   if (!active_ || total <= 0) return;
   if (since_drawn_.seconds() < (terminal_ ? kRedrawSeconds : kLineSeconds) && done != total) return;
   const double seconds = total_.seconds();

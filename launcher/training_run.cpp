@@ -17,6 +17,7 @@
 #include "dist/failure.h"
 #include "dist/make_communicator.h"
 #include "dist/out_of_memory.h"
+#include "dist/watchdog.h"
 #include "launcher/job_setup.h"
 #include "launcher/stop_signals.h"
 #include "trainer/callbacks/early_stopping.h"
@@ -24,6 +25,7 @@
 #include "trainer/callbacks/log_writer.h"
 #include "trainer/callbacks/printer.h"
 #include "trainer/callbacks/progress_bar.h"
+#include "trainer/callbacks/straggler_warning.h"
 #include "trainer/callbacks/tensorboard_writer.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/run_lock.h"
@@ -71,7 +73,7 @@ class OutputFolder {
   [[nodiscard]] const fs::path& path() const { return path_; }
 
   // Local; never throws: the failure itself matters more than its record.
-  void record_failure(const Error& error) const noexcept {
+  void record_failure(const Error& error, const std::vector<std::string>& suspects = {}) const noexcept {
     if (!taken_) return;
     try {
       RunRecord record = read_run_record(path_).value_or(RunRecord{});
@@ -79,6 +81,7 @@ class OutputFolder {
       record.step = std::max<std::int64_t>(record.step, current_step() - 1);
       record.exit = static_cast<int>(error.code());
       record.reason = error.what();
+      record.suspects = suspects;
       write_run_record(path_, record);
     } catch (const std::exception& exception) {
       log::debug("cannot write run.json: {}", exception.what());
@@ -91,6 +94,33 @@ class OutputFolder {
   OutputFolderOptions options_;
   std::unique_ptr<RunLock> lock_;  // on rank 0
   bool taken_ = false;
+};
+
+// While it lives, the watchdog knows this run: where dumps go, and who records a stall.
+class WatchedFolder {
+ public:
+  // Collective.
+  WatchedFolder(const TrainConfig& config, MpiSession& session, const OutputFolder& folder) {
+    on_first_rank(session.host(), "dumps of an earlier run", [&] {
+      std::error_code ignored;
+      fs::remove_all(hang_folder(folder.path()), ignored);
+      return std::string();
+    });
+    Watchdog::process().sections().set_limits({.init = config.reliability.init_timeout,
+                                               .step = config.reliability.step_timeout,
+                                               .eval = config.reliability.eval_timeout,
+                                               .save = config.reliability.save_timeout,
+                                               .longest = static_cast<double>(config.training.ddp_timeout)});
+    Watchdog::process().begin_run(
+        {.output_dir = folder.path(),
+         .hosts = session.host().all_gather("hosts of ranks", session.world().host),
+         .record = [&folder](const std::string& reason, const std::vector<std::string>& suspects) {
+           folder.record_failure(Error(ExitCode::kStalled, reason), suspects);
+         }});
+  }
+  ~WatchedFolder() { Watchdog::process().end_run(); }
+  WatchedFolder(const WatchedFolder&) = delete;
+  WatchedFolder& operator=(const WatchedFolder&) = delete;
 };
 
 void log_plan(const Trainer& trainer, const TrainConfig& config, std::int64_t train_size, std::int64_t eval_size) {
@@ -128,6 +158,7 @@ std::vector<std::shared_ptr<Callback>> make_callbacks(const TrainConfig& config,
                                                       const fs::path& folder, HostComm& host) {
   std::vector<std::shared_ptr<Callback>> callbacks = {std::make_shared<LogWriter>(folder / "log.jsonl", &host),
                                                       std::make_shared<LogPrinter>()};
+  if (host.size() > 1) callbacks.push_back(std::make_shared<StragglerWarning>(host));
   if (wants_tensorboard(config.training)) {
     const char* logging_dir = std::getenv("TENSORBOARD_LOGGING_DIR");
     callbacks.push_back(std::make_shared<TensorboardWriter>(
@@ -167,6 +198,7 @@ struct Attempts {
 // help.
 std::optional<ExitCode> attempt(const TrainConfig& config, const Attempts& all, OutputFolder& folder) {
   const World& world = all.world;
+  std::optional<WatchSection> loading(std::in_place, Section::kLoad);
   TrainerParts parts = all.hooks.make_parts({config, world, all.host, all.device.device, all.device.threads});
   if (parts.model) parts.model->to(all.device.device);
   if (!parts.collator) parts.collator = make_stacking_collator();
@@ -188,6 +220,7 @@ std::optional<ExitCode> attempt(const TrainConfig& config, const Attempts& all, 
     log_plan(trainer, config, train_size, eval_size);
   }
   log::debug("ready after {:.2f} s", all.since_start.seconds());
+  loading.reset();
   const StopSignals signals;
   TrainOutcome outcome;
   try {
@@ -228,12 +261,14 @@ ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& sessi
                .communicator = {},
                .hooks = hooks,
                .since_start = {}};
+  std::optional<WatchSection> loading(std::in_place, Section::kLoad);
   all.device = set_up_device(config.training, arguments, session);
   all.communicator = make_communicator(all.world, all.host, all.device.device,
                                        {.deadline_seconds = static_cast<double>(config.training.ddp_timeout)});
   if (all.world.is_first() && all.world.world_size > 1) {
     log::info("gradients are summed by: {}", all.communicator->backend());
   }
+  loading.reset();
   std::int64_t& batch_size = config.training.per_device_train_batch_size;
   while (true) {
     if (const std::optional<ExitCode> code = attempt(config, all, folder)) return *code;
@@ -258,12 +293,16 @@ ExitCode run_training(const TrainConfig& config, const Arguments& arguments, Mpi
                       const TrainingHooks& hooks) {
   session.host().set_deadline(static_cast<double>(config.training.ddp_timeout));
   OutputFolder folder(config.training, session.host());
+  const WatchedFolder watched(config, session, folder);
   try {
     return train(config, arguments, session, folder, hooks);
-  } catch (const PeerFailed&) {
+  } catch (const PeerFailed& error) {
+    if (error.code() == ExitCode::kStalled) Watchdog::process().end_stalled("");
     throw;  // the other rank records it
   } catch (const std::exception& exception) {
-    folder.record_failure(as_error(exception));
+    const Error error = as_error(exception);
+    if (error.code() == ExitCode::kStalled) Watchdog::process().end_stalled(error.what());
+    folder.record_failure(error);
     throw;
   }
 }

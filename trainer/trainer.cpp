@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "datasets/batch_loader.h"
 #include "dist/agreement.h"
+#include "dist/watchdog.h"
 #include "trainer/callbacks/default_flow.h"
 #include "trainer/first_rank.h"
 #include "trainer/model_parameters.h"
@@ -225,8 +226,11 @@ void Trainer::resume() {
 
 TrainOutcome Trainer::train() {
   memory_.start();
-  resume();
-  copy_from_first_rank(*parts_.model, parts_.communicator, host_);
+  {
+    const WatchSection section(Section::kLoad);
+    resume();
+    copy_from_first_rank(*parts_.model, parts_.communicator, host_);
+  }
   first_step_ = state_.global_step;
   if (parts_.world.is_first()) write_record("running", std::nullopt, "");
 
@@ -283,6 +287,8 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
   callbacks_.on_epoch_begin(state_, state_.control);
   while (micro_batches_done_ < micro_batches) {
     std::vector<Batch> group;
+    std::optional<WatchSection> section(std::in_place, Section::kStep);
+    host_.recorder().begin_step(state_.global_step + 1);
     const Stopwatch waiting;
     while (std::ssize(group) < training.gradient_accumulation_steps) {
       std::optional<Batch> batch = loader.next();
@@ -295,6 +301,8 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
     state_.epoch =
         static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
     train_one_step(group, waiting.seconds());
+    section.reset();
+    act_on_control();
     // The last step of an epoch is followed by the epoch's own events, which a stop must not lose.
     if (state_.control.should_training_stop || state_.control.should_epoch_stop) break;
     if (signal_ != 0 && micro_batches_done_ < micro_batches) return;
@@ -339,7 +347,6 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
                                     .input_elements = result.input_elements + std::exchange(input_elements_before_, 0),
                                     .spans = result.spans});
   check_replicas_agree();
-  act_on_control();
 }
 
 void Trainer::check_replicas_agree() {
@@ -408,11 +415,13 @@ void Trainer::log_training() {
 
 OrderedJson Trainer::evaluate() {
   if (!parts_.eval_data) throw usage_error("there is no evaluation data", "set data.eval");
+  const WatchSection section(Section::kEval);
   fault_point("evaluate", state_.global_step);
   copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   const EvaluationResult result =
       dtrain::evaluate(*parts_.model, parts_.eval_data, parts_.collator, parts_.metrics, host_, evaluation_options_,
                        [&](std::int64_t done, std::int64_t total) {
+                         watch_progress(Section::kEval);
                          callbacks_.on_prediction_step(state_, state_.control, done, total);
                        });
   OrderedJson record = evaluation_record(result);

@@ -10,6 +10,7 @@
 #include "core/fault.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "dist/watchdog.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/first_rank.h"
 #include "trainer/replicas.h"
@@ -74,6 +75,7 @@ void Trainer::write_checkpoint_files(const fs::path& stage, NamedTensors optimiz
 }
 
 void Trainer::save_checkpoint(bool save_again) {
+  const WatchSection section(Section::kSave);
   state_.control.should_save = save_again;
   fault_point("save", state_.global_step);
   const std::int64_t step = state_.global_step;
@@ -192,6 +194,7 @@ OrderedJson Trainer::final_evaluation(std::int64_t weights_step) {
 }
 
 void Trainer::save_final_model() {
+  const WatchSection section(Section::kFinalize);
   on_first_rank(host_, "save the model", [&] {
     // Written aside, then moved file by file: a full disk leaves the folder without a half-written model.
     const fs::path& folder = store_.output_dir();

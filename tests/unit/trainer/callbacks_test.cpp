@@ -12,6 +12,7 @@
 #include "trainer/callbacks/log_writer.h"
 #include "trainer/callbacks/printer.h"
 #include "trainer/callbacks/progress_bar.h"
+#include "trainer/callbacks/straggler_warning.h"
 
 namespace dtrain {
 namespace {
@@ -292,6 +293,45 @@ TEST(ProgressBar, IsQuietBetweenItsIntervalsAndOnOtherRanks) {
   other.step(1);
   other.bar.on_prediction_step(other.state, other.state.control, 1, 4);
   EXPECT_EQ(other.text, "");
+}
+
+// Rank 1 takes `factor` times as long as the others from step `from` to `to`; the step at which it is named, 0 for never.
+int step_named(double factor, int from, int to) {
+  StragglerRule rule;
+  for (int step = 1; step <= 200; ++step) {
+    const float usual = step % 10 == 0 ? 0.020F : 0.010F;
+    const bool slow = step >= from && step < to;
+    const std::vector<float> seconds = {usual, slow ? usual * static_cast<float>(factor) : usual, 0.011F, 0.009F};
+    if (const auto found = rule.add(seconds)) {
+      EXPECT_EQ(found->rank, 1);
+      EXPECT_NEAR(found->seconds, factor * 0.01, 1e-6);
+      EXPECT_FALSE(rule.add(seconds));
+      return step;
+    }
+  }
+  return 0;
+}
+
+TEST(StragglerRule, NamesARankThreeTimesSlowerWithin50Steps) {
+  EXPECT_EQ(step_named(3, 1, 1000), 30);
+  for (int from = 1; from < 30; ++from) EXPECT_LE(step_named(3, from, 1000), from + 49) << from;
+}
+
+TEST(StragglerRule, NamesNobodyForASlowDozenOrALittleSlowness) {
+  for (int from = 1; from < 40; ++from) EXPECT_EQ(step_named(10, from, from + 12), 0) << from;
+  EXPECT_EQ(step_named(1.9, 1, 1000), 0);
+  StragglerRule rule;
+  for (int step = 0; step < 100; ++step) {
+    EXPECT_FALSE(rule.add(std::vector<float>{0.0001F, 0.0009F}));  // a ninefold nothing
+    EXPECT_FALSE(StragglerRule().add(std::vector<float>{0.1F}));
+  }
+}
+
+TEST(StragglerRule, NamesARankOnce) {
+  StragglerRule rule;
+  int named = 0;
+  for (int step = 0; step < 500; ++step) named += rule.add(std::vector<float>{0.01F, 0.05F}) ? 1 : 0;
+  EXPECT_EQ(named, 1);
 }
 
 }  // namespace

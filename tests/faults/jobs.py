@@ -1,0 +1,89 @@
+"""A running job of dtrain: its ranks' processes, found without asking the job, and signals to them."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import harness
+
+
+def until(condition, seconds=60, what="condition"):
+    """Polls; returns what `condition` returned, or fails."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.01)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def state_of(pid):
+    """The letter of /proc/PID/stat (T: stopped), or "" for a process that is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def environment_of(pid):
+    try:
+        words = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(word.decode(errors="replace").partition("=")[::2] for word in words)
+
+
+class Job:
+    """`with Job(line) as job: ...`; leaves no process behind. A name in the environment marks the processes of the job."""
+
+    def __init__(self, line, **extra):
+        self.mark = f"{os.getpid()}.{time.monotonic_ns()}"
+        self.start = time.monotonic()
+        self.process = subprocess.Popen(line, cwd=harness.ROOT, env=harness.environment(DTRAIN_TEST_JOB=self.mark, **extra),
+                                        stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE, errors="replace",
+                                        stderr=subprocess.STDOUT, start_new_session=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pid in [*self.pids().values(), self.process.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.communicate()
+
+    def pids(self):
+        """{rank: pid} of the ranks that run now."""
+        found = {}
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            words = environment_of(entry)
+            if words.get("DTRAIN_TEST_JOB") != self.mark or "OMPI_COMM_WORLD_RANK" not in words:
+                continue
+            try:
+                program = os.readlink(f"/proc/{entry}/exe")
+            except OSError:
+                continue
+            if program == str(harness.DTRAIN.resolve()):
+                found[int(words["OMPI_COMM_WORLD_RANK"])] = int(entry)
+        return found
+
+    def wait_for_stop(self, rank):
+        """Until the rank has stopped itself; returns (pid, time)."""
+        def stopped():
+            pid = self.pids().get(rank)
+            return pid if pid and state_of(pid) == "T" else None
+        pid = until(stopped, what=f"rank {rank} stops")
+        return pid, time.monotonic()
+
+    def finish(self, timeout=120):
+        try:
+            text, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the job ran longer than {timeout} s") from None
+        return harness.Outcome(self.process.returncode, text, time.monotonic() - self.start)
