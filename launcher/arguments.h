@@ -17,6 +17,7 @@ struct Arguments {
     kExport,
     kSweep,
     kReport,
+    kInspect,
     kConfig,
     kDoctor,
     kHelp,
@@ -34,8 +35,9 @@ struct Arguments {
   bool arguments_page = false;  // config: the page from TrainingArguments to dtrain instead
   int ranks = 0;                // sweep: mpirun starts each trial with so many; 0: without mpirun
   std::string section;          // help: the section whose settings to explain, "" for the general help
-  std::string folder = ".";  // doctor: where the disk is measured; report: the run; export: the run or the checkpoint
-  std::string dtype;         // export: type of the weights, "" for the stored one
+  std::string folder =
+      ".";            // doctor: where the disk is measured; report: the run; export, inspect: the run or the checkpoint
+  std::string dtype;  // export: type of the weights, "" for the stored one
   std::string max_shard_size = "5GB";  // export
 };
 

@@ -10,6 +10,7 @@
 #include "launcher/config_command.h"
 #include "launcher/doctor_command.h"
 #include "launcher/export_command.h"
+#include "launcher/inspect_command.h"
 #include "launcher/model_commands.h"
 #include "launcher/prepare_command.h"
 #include "launcher/report_command.h"
@@ -38,6 +39,8 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
       return first ? dtrain::run_export(arguments) : ExitCode::kDone;
     case Arguments::Command::kReport:
       return first ? dtrain::run_report(arguments) : ExitCode::kDone;
+    case Arguments::Command::kInspect:
+      return first ? dtrain::run_inspect(arguments) : ExitCode::kDone;
     case Arguments::Command::kSweep:
       return dtrain::run_sweep(arguments, session.world());
     case Arguments::Command::kDoctor:

@@ -8,12 +8,10 @@
 #include "configs/train_config.h"
 #include "core/json.h"
 #include "dist/host_comm.h"
+#include "trainer/checkpoint/checkpoint_snapshot.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 
 namespace dtrain {
-
-// Of a checkpoint that can be resumed from.
-inline constexpr const char* kOptimizerFile = "optimizer.safetensors";
 
 // What must be the same for the order of the examples to be the same; kept in a checkpoint's manifest.
 struct RunFacts {

@@ -92,6 +92,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   evaluation_options_ = evaluation_options(training, precision_, parts_.device);
   evaluation_options_.writer = parts_.writer;
   if (training.prediction_loss_only) parts_.metrics.clear();
+  saver_ = std::make_unique<CheckpointSaver>(store_, host_, saver_options());
   make_state();
   callbacks_.on_init_end(state_, state_.control);
   memory_.stop("init");
@@ -229,6 +230,7 @@ TrainOutcome Trainer::train() {
   }
 
   TrainOutcome outcome;
+  if (signal_ == 0) settle_save(CheckpointSaver::Settle::kWait);
   if (signal_ != 0) {
     stop_early(outcome);
   } else {
@@ -319,6 +321,7 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
 
 void Trainer::act_on_control() {
   TrainerControl& control = state_.control;
+  if (signal_ == 0) settle_save(CheckpointSaver::Settle::kIfDone);
   if (control.should_log) log_training();
   control.should_log = false;
   // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its
