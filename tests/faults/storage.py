@@ -162,7 +162,7 @@ class Disk:
         if not match or match.group(3).startswith("-") or match.group(3) == "?":
             return False
         name, arguments, result = match.group(1), match.group(2), int(match.group(3))
-        paths = [text_of(quoted).decode() for quoted in re.findall(r'"((?:\\x[0-9a-f]{2})*)"', arguments)] if name != "write" else []
+        paths = [text_of(quoted).decode(errors="replace") for quoted in re.findall(r'"((?:\\x[0-9a-f]{2})*)"', arguments)[:2]]
         first = re.match(r"(\d+)", arguments)
         fd = int(first.group(1)) if first else -1
         if name == "openat":
@@ -264,27 +264,28 @@ def materialise(state, folder):
         (folder / name).write_bytes(data)
 
 
-def states_after_power_loss(base, line, schedules, seed):
-    """Distinct states that a power loss during `line` can leave in a store that looked like `base` before it, each with whether
-    the save had returned by then. `line` must work on a copy of `base`."""
+def power_losses(base, line, schedules, seed, forget=lambda text: False):
+    """Distinct states that a power loss during the save `line` can leave in a store that looked like `base` before it, each with
+    whether the save had returned by then. `line` works on a copy of `base`. `forget`: lines of the trace that never happened."""
     lines = traced(line, "-xx", "-s", "1000000", "-e", "trace=%file,%desc")
-    root = line[2]
-    prefix, saved, markers = [], [], 0
-    quoted = "".join(f"\\x{byte:02x}" for byte in b"/marker")
-    for text in lines:
-        markers += quoted in text
-        prefix.append(text)
-        saved.append(markers == 2)
-    rng = random.Random(seed)
-    points = sorted(rng.randrange(len(prefix) + 1) for _ in range(schedules))
-    disk, played = Disk(base), 0
-    disk.root_path = root
-    found = {}
-    for point in points:
-        while played < point:
-            disk.play(prefix[played])
-            played += 1
+    marker = "".join(f"\\x{byte:02x}" for byte in b"/marker")
+    lines = [text for text in lines if not forget(text)]
+    begin, end = (number for number, text in enumerate(lines) if marker in text)
+    rng, found = random.Random(seed), {}
+
+    def fresh_disk():
+        disk = Disk(base)
+        disk.root_path = line[2]
+        return disk
+
+    # The power goes after a call that changed something, and once after the last.
+    disk = fresh_disk()
+    changed = [number for number, text in enumerate(lines) if disk.play(text) and begin < number < end] + [end]
+    disk, played = fresh_disk(), 0
+    for point in sorted(rng.choice(changed) for _ in range(schedules)):
+        for text in lines[played:point + 1]:
+            disk.play(text)
+        played = point + 1
         state = disk.after_power_loss(rng)
-        done = played > 0 and saved[played - 1]
-        found[(frozenset(state[0].items()), frozenset(state[1]), done)] = (state, done)
+        found[(frozenset(state[0].items()), frozenset(state[1]), point == end)] = (state, point == end)
     return list(found.values())

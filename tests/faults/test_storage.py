@@ -71,34 +71,42 @@ def test_killed_at_every_call_of_a_prune(row, tmp_path):
         row.passed()
 
 
+def check_power_losses(folder, scenario, schedules, seed, **options):
+    """Number of distinct states, all of which a next run goes on from; the first that is wrong fails."""
+    step, before, best = {"new": (4, (1, 2, 3), 1), "replaced": (3, (1, 2, 3), 1), "first": (1, (), 0)}[scenario]
+    base = folder / "base"
+    base.mkdir(parents=True)
+    storage.store_with(base, before)
+    trial = folder / "trial"
+    shutil.copytree(base, trial)
+    states = storage.power_losses(base, storage.save_line(trial, step, best=best, limit=2), schedules, seed, **options)
+    folders = [folder / str(index) for index in range(len(states))]
+    for (state, _), each in zip(states, folders):
+        storage.materialise(state, each)
+    for (state, saved), (found, after) in zip(states, storage.recover(folders, step, best=best, limit=2)):
+        where = (scenario, seed, sorted(state[0]), found)
+        assert not found["damaged"] and not found["error"], where
+        possible = {"new": (3, 4), "replaced": (3,), "first": (1, None)}[scenario]
+        assert found["latest"] in ((step,) if saved else possible), where
+        assert not best or best in found["steps"], where
+        assert_recovered(after, [best, step] if best else [step])
+    return len(states)
+
+
 @pytest.mark.row("F32", "power loss: what was not synced is dropped or reordered")
 def test_power_loss(row, tmp_path):
-    share = {"new": 0.5, "replaced": 0.3, "first": 0.2}
-    schedules = 10_000 if faults.MINUTES else 2_000
-    for name, (step, before, best) in {"new": (4, (1, 2, 3), 1), "replaced": (3, (1, 2, 3), 1), "first": (1, (), 0)}.items():
-        base = storage.store_with(tmp_path / f"{name}-base", before) if before else tmp_path / f"{name}-base"
-        base.mkdir(exist_ok=True)
-        trial = tmp_path / f"{name}-trial"
-        shutil.copytree(base, trial)
-        seed = random.randrange(2**32)
-        number = int(schedules * share[name])
-        states = storage.states_after_power_loss(base, storage.save_line(trial, step, best=best, limit=2), number, seed)
-        (tmp_path / name).mkdir()
-        folders = []
-        for index, (state, _) in enumerate(states):
-            folders.append(tmp_path / name / str(index))
-            storage.materialise(state, folders[-1])
-        reports = storage.recover(folders, step, best=best, limit=2)
-        for (state, saved), (found, after) in zip(states, reports):
-            where = (name, seed, sorted(state[0]), found)
-            assert not found["damaged"] and not found["error"], where
-            if saved:
-                assert found["latest"] == step, where
-            assert found["latest"] in ((3, 4) if name == "new" else (3,) if name == "replaced" else (1, None)), where
-            assert not best or best in found["steps"], where
-            assert_recovered(after, [best, step] if best else [step])
+    schedules = 10_000 if faults.MINUTES else 3_000
+    for scenario, share in (("new", 0.5), ("replaced", 0.3), ("first", 0.2)):
+        number = int(schedules * share)
+        distinct = check_power_losses(tmp_path / scenario, scenario, number, random.randrange(2**32))
         for _ in row.tries(number, number):
-            row.passed(**{f"distinct states, {name}": len(states)})
+            row.passed(**{f"distinct states, {scenario}": distinct})
+
+
+@pytest.mark.parametrize("scenario", ["new", "replaced", "first"])
+def test_the_forgetful_disk_finds_missing_syncs(scenario, tmp_path):
+    with pytest.raises(AssertionError):
+        check_power_losses(tmp_path, scenario, 200, 1, forget=lambda text: text.startswith("fsync("))
 
 
 @pytest.mark.row("F33", "EIO, ENOSPC, EDQUOT, EROFS, EACCES, EMFILE at a system call of a save")
