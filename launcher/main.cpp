@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "core/error.h"
 #include "dist/run_job.h"
@@ -59,6 +60,7 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ::umask(::umask(0) & 077);  // the owner must be able to read what he writes
   return dtrain::run_job(
       [&](dtrain::MpiSession& session) {
         return run(dtrain::parse_arguments(std::vector<std::string>(argv + 1, argv + argc)), session);

@@ -28,11 +28,16 @@ def store_with(folder, steps):
     return folder
 
 
-def ask(words, folders):
-    """One process answers for all folders: a store_tool started for each would cost more than the test itself."""
-    printed = subprocess.run([str(TOOL), *map(str, words)], input="".join(f"{folder}\n" for folder in folders), text=True,
+def ask_lines(words, lines):
+    """One process answers all lines: a store_tool started for each would cost more than the test itself."""
+    printed = subprocess.run([str(TOOL), *map(str, words)], input="".join(f"{line}\n" for line in lines), text=True,
                              capture_output=True, check=True)
-    return [json.loads(line) for line in printed.stdout.splitlines()]
+    assert len(printed.stdout.splitlines()) == len(lines)
+    return printed.stdout.splitlines()
+
+
+def ask(words, folders):
+    return [json.loads(line) for line in ask_lines(words, folders)]
 
 
 def recover(folders, step, best=0, limit=0):

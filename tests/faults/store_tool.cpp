@@ -4,13 +4,20 @@
 //   store_tool save FOLDER STEP BYTES BEST LIMIT   publishes, then prunes; prints one line of JSON
 //   store_tool check                               reads names of folders, prints what latest() and list() say of each
 //   store_tool recover STEP BYTES BEST LIMIT       the same, then goes on as the next run does: leftovers, a save
+//   store_tool flip CHECKPOINT                     reads lines "FILE BYTE BIT": flips it, prints the damage, flips it
+//   back store_tool cut CHECKPOINT                      reads lines "FILE LENGTH": cuts it to that, prints the damage
+//   store_tool rotate LIMIT                        reads names of folders to make: eight saves with the best at each
+//   place
 //
-// BEST 0: none. What happens between the two calls of access("/marker") is what the tests look at. Exit codes are
-// those of dtrain.
+// BEST 0: none. The estimate of what a save needs is too low by half. What happens between the two calls of
+// access("/marker") is what the tests look at. Exit codes are those of dtrain.
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <iostream>
+#include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -47,7 +54,7 @@ int open_files() {
 }
 
 void publish_and_prune(const CheckpointStore& store, const Save& save) {
-  store.publish({.step = save.step, .bytes = save.bytes, .write = [&](const fs::path& stage) {
+  store.publish({.step = save.step, .bytes = save.bytes / 2, .write = [&](const fs::path& stage) {
                    std::string weights(save.bytes, '\0');
                    std::uint64_t state = static_cast<std::uint64_t>(save.step);
                    for (char& byte : weights) {
@@ -90,9 +97,42 @@ Json report_of(const fs::path& folder) {
   return report;
 }
 
-void for_each_folder(const std::function<void(const fs::path&)>& function) {
-  std::string folder;
-  while (std::getline(std::cin, folder)) function(folder);
+// Of one file of a checkpoint, without reading the others.
+std::string damage_of(const fs::path& checkpoint, const std::string& name) {
+  if (name == "manifest.json") return dtrain::checkpoint_damage(checkpoint);
+  const Json files = dtrain::read_manifest(checkpoint).at("files");
+  const std::string damage = dtrain::file_damage(checkpoint / name, files.at(name));
+  return damage.empty() ? damage : name + ": " + damage;
+}
+
+void flip_bit(const fs::path& path, std::int64_t byte, int bit) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(byte);
+  const int value = file.get();
+  file.seekp(byte);
+  file.put(static_cast<char>(value ^ (1 << bit)));
+}
+
+// Eight saves, the best so far being the one at `best` (0: none): best and last must be there after each, and no more
+// than allowed.
+bool rotates_well(const fs::path& folder, std::int64_t best, std::size_t limit) {
+  const CheckpointStore store(folder);
+  for (std::int64_t step = 1; step <= 8; ++step) {
+    const Save save = {step, 100, best > 0 && best <= step ? best : 0, static_cast<std::int64_t>(limit)};
+    publish_and_prune(store, save);
+    std::vector<std::int64_t> steps;
+    for (const dtrain::Checkpoint& checkpoint : store.list()) steps.push_back(checkpoint.step);
+    const bool two = save.best > 0 && save.best != step;
+    const std::size_t most = std::min(static_cast<std::size_t>(step), std::max<std::size_t>(limit, two ? 2 : 1));
+    if (steps.size() != most || steps.back() != step || store.latest()->step != step) return false;
+    if (save.best > 0 && std::count(steps.begin(), steps.end(), save.best) != 1) return false;
+  }
+  return true;
+}
+
+void for_each_line(const std::function<void(const std::string&)>& function) {
+  std::string line;
+  while (std::getline(std::cin, line)) function(line);
 }
 
 Save save_of(const std::vector<std::string>& words) {
@@ -113,12 +153,12 @@ int run(const std::vector<std::string>& words) {
     return outcome["code"];
   }
   if (command == "check") {
-    for_each_folder([](const fs::path& folder) { std::cout << report_of(folder).dump() << "\n"; });
+    for_each_line([](const std::string& folder) { std::cout << report_of(folder).dump() << "\n"; });
     return 0;
   }
   if (command == "recover") {
     const Save save = save_of({words.begin() + 1, words.end()});
-    for_each_folder([&](const fs::path& folder) {
+    for_each_line([&](const std::string& folder) {
       Json reports = {report_of(folder)};
       const CheckpointStore store(folder);
       const Json outcome = outcome_of([&] {
@@ -128,6 +168,32 @@ int run(const std::vector<std::string>& words) {
       reports.push_back(report_of(folder));
       reports.back()["outcome"] = outcome;
       std::cout << reports.dump() << "\n";
+    });
+    return 0;
+  }
+  if (command == "flip" || command == "cut") {
+    const fs::path checkpoint = words.at(1);
+    for_each_line([&](const std::string& line) {
+      std::istringstream in(line);
+      std::string name;
+      std::int64_t place = 0;
+      int bit = 0;
+      in >> name >> place >> bit;
+      if (command == "cut") fs::resize_file(checkpoint / name, static_cast<std::uintmax_t>(place));
+      if (command == "flip") flip_bit(checkpoint / name, place, bit);
+      std::cout << damage_of(checkpoint, name) << "\n";
+      if (command == "flip") flip_bit(checkpoint / name, place, bit);
+    });
+    return 0;
+  }
+  if (command == "rotate") {
+    for_each_line([&](const std::string& folder) {
+      int wrong = 0;
+      for (std::int64_t best = 0; best <= 8; ++best) {
+        wrong += rotates_well(folder, best, std::stoull(words.at(1))) ? 0 : 1;
+        fs::remove_all(folder);
+      }
+      std::cout << Json{{"sequences", 9}, {"wrong", wrong}}.dump() << "\n";
     });
     return 0;
   }
