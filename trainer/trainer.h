@@ -170,6 +170,7 @@ class Trainer {
   std::int64_t first_step_ = 0;          // global_step at which this process started
   double last_grad_norm_ = 0;
   double last_learning_rate_ = 0;
+  double stalled_seconds_ = 0;  // that steps waited for checkpoints
   int signal_ = 0;
 };
 

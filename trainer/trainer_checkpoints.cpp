@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "configs/config_text.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/file.h"
@@ -83,6 +84,7 @@ bool Trainer::may_skip_save() const {
 }
 
 void Trainer::save_checkpoint(bool save_again) {
+  const Stopwatch watch;
   state_.control.should_save = save_again;
   const std::int64_t step = state_.global_step;
   if (saver_->pending() && may_skip_save()) return saver_->skip(step);
@@ -94,6 +96,7 @@ void Trainer::save_checkpoint(bool save_again) {
   // At the end there are no steps to write behind.
   const bool last = state_.control.should_training_stop || step >= arithmetic_.total_steps || signal_ != 0;
   if (last || !saver_->in_background()) settle_save(CheckpointSaver::Settle::kWait);
+  if (!last) stalled_seconds_ += watch.seconds();
 }
 
 void Trainer::settle_save(CheckpointSaver::Settle how) {
@@ -140,6 +143,9 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
   memory_.add_to(metrics);
   add_position(metrics);
   outcome.train_metrics = metrics;
+  if (stalled_seconds_ > 0 && host_.rank() == 0) {
+    log::info("checkpoints before the last one held the steps up for {:.3f} s of {:.3f} s", stalled_seconds_, seconds);
+  }
   callbacks_.on_log(state_, state_.control, state_.add_log(metrics));
 
   load_best(outcome);

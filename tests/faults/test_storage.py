@@ -409,3 +409,51 @@ def test_retention(row, tmp_path):
         (report,) = storage.ask(["rotate", limit + 1], [folder / f"dtrain-rotate-{os.getpid()}"])
         assert report == {"sequences": 9, "wrong": 0}, report
         row.passed()
+
+
+def test_inspect_a_run(trained):
+    out = trained / "out"
+    state = json.loads((out / "run.json").read_text())
+    listed = harness.run("inspect", out)
+    assert listed.code == 0, listed.text
+    rows = {line.split()[0]: line for line in listed.text.splitlines() if line.strip().startswith("checkpoint-")}
+    assert list(rows) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    for name, row in rows.items():
+        size = sum(path.stat().st_size for path in (out / name).iterdir()) / 1e6
+        assert f" {size:.1f} MB" in row and "intact" in row and ("last" in row) == (name == "checkpoint-6"), row
+        assert ("best" in row) == (name == f"checkpoint-{state['best_step']}"), row
+    manifest = json.loads((out / "checkpoint-6" / "manifest.json").read_text())
+    for words in ("done, step 6, exit code 0", f"best:           step {state['best_step']}", "ranks:          1",
+                  manifest["facts"]["train_digest"], manifest["config_digest"], "3 checkpoints, 0 damaged", "goes on from step 6"):
+        assert words in listed.text, listed.text
+    assert manifest["facts"]["best_step"] == state["best_step"]
+
+
+def test_inspect_a_checkpoint(tmp_path, trained):
+    shutil.copytree(trained / "out" / "checkpoint-4", tmp_path / "checkpoint-4")
+    listed = harness.run("inspect", f"{tmp_path / 'checkpoint-4'}/")
+    manifest = json.loads((tmp_path / "checkpoint-4" / "manifest.json").read_text())
+    assert listed.code == 0 and "checkpoint of step 4" in listed.text and "intact: every byte" in listed.text, listed.text
+    for name, entry in manifest["files"].items():
+        assert name in listed.text and entry["xxh3_128"] in listed.text
+    (tmp_path / "checkpoint-4" / "config.json").write_text("{}")
+    listed = harness.run("inspect", tmp_path / "checkpoint-4")
+    assert listed.code == 65 and "DAMAGED: config.json: 2 bytes instead of" in listed.text, listed.text
+    (tmp_path / "checkpoint-4" / "manifest.json").unlink()
+    listed = harness.run("inspect", tmp_path / "checkpoint-4")
+    assert listed.code == 65 and "DAMAGED: manifest.json: missing" in listed.text, listed.text
+
+
+def test_inspect_says_what_it_cannot_do(tmp_path, trained):
+    for arguments, words in ((["inspect"], "no folder"), (["inspect", tmp_path], "neither a run nor a checkpoint"),
+                             (["inspect", tmp_path / "nowhere"], "there is no folder")):
+        refused = harness.run(*arguments)
+        assert refused.code == 64 and words in refused.error_lines()[0], refused.text
+    (tmp_path / "out" / ".stage-7-123-1").mkdir(parents=True)
+    shutil.copy(trained / "out" / "run.json", tmp_path / "out")
+    listed = harness.run("inspect", tmp_path / "out")
+    assert listed.code == 0 and ".stage-7-123-1" in listed.text and "checkpoints:    none" in listed.text, listed.text
+    (tmp_path / "out" / "run.json").write_text("{")
+    assert harness.run("inspect", tmp_path / "out").code == 65
+    taught = harness.run("inspect", "--help")
+    assert taught.code == 0 and "Exit codes" in taught.text and "left half-way" in taught.text and "Examples" in taught.text
