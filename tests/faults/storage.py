@@ -31,7 +31,7 @@ def store_with(folder, steps):
 def ask_lines(words, lines):
     """One process answers all lines: a store_tool started for each would cost more than the test itself."""
     printed = subprocess.run([str(TOOL), *map(str, words)], input="".join(f"{line}\n" for line in lines), text=True,
-                             capture_output=True, check=True)
+                             errors="replace", capture_output=True, check=True)
     assert len(printed.stdout.splitlines()) == len(lines)
     return printed.stdout.splitlines()
 

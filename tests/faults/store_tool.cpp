@@ -47,6 +47,9 @@ std::optional<std::int64_t> best_of(const Save& save) {
   return save.best > 0 ? std::optional(save.best) : std::nullopt;
 }
 
+// Messages quote damaged files, byte for byte.
+std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 int open_files() {
   int count = 0;
   for (int fd = 0; fd < 256; ++fd) count += ::fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
@@ -149,11 +152,11 @@ int run(const std::vector<std::string>& words) {
     Json outcome = outcome_of([&] { publish_and_prune(store, save); });
     (void)::access("/marker", F_OK);
     outcome["fds"] = open_files() - before;
-    std::cout << outcome.dump() << std::endl;
+    std::cout << line_of(outcome) << std::endl;
     return outcome["code"];
   }
   if (command == "check") {
-    for_each_line([](const std::string& folder) { std::cout << report_of(folder).dump() << "\n"; });
+    for_each_line([](const std::string& folder) { std::cout << line_of(report_of(folder)) << "\n"; });
     return 0;
   }
   if (command == "recover") {
@@ -167,7 +170,7 @@ int run(const std::vector<std::string>& words) {
       });
       reports.push_back(report_of(folder));
       reports.back()["outcome"] = outcome;
-      std::cout << reports.dump() << "\n";
+      std::cout << line_of(reports) << "\n";
     });
     return 0;
   }

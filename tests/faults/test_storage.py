@@ -137,6 +137,23 @@ def test_failing_calls(row, tmp_path):
         row.passed(recovered=codes.count(0), refused=codes.count(74))
 
 
+@pytest.mark.row("F34", "interrupted system calls of a save")
+def test_interrupted_calls(row, tmp_path):
+    base = storage.store_with(tmp_path / "base", (1, 2, 3))
+    trial = tmp_path / "trial"
+    shutil.copytree(base, trial)
+    calls = [call for call in storage.calls_between_markers(storage.save_line(trial, 4, best=1, limit=2))
+             if call.name in ("openat", "read", "write", "fsync", "close")]
+    folders = list(storage.copies(base, tmp_path / "tries", len(calls)))
+    for call, folder in counted(row, zip(calls, folders)):
+        code, printed = storage.run_injected(storage.save_line(folder, 4, best=1, limit=2), call, "error=EINTR")
+        assert code == 0, (call, printed)
+        row.passed()
+    for call, (found, after) in zip(calls, storage.recover(folders, 4, best=1, limit=2)):
+        assert_sound(found, (4,), best=1)
+        assert_recovered(after, [1, 4])
+
+
 def disk(path, size):
     """A small disk of its own; its owner unmounts it."""
     path.mkdir()
@@ -224,21 +241,21 @@ def test_space_returns(row, tmp_path, tiny_bert, small_disk):
         row.passed()
 
 
-SLOW_SYNC = ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=100000")
+SLOW_SYNC = ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=30000")
 
 
 @pytest.mark.row("F37", "slow disk: a save takes longer than the interval")
 def test_slow_disk(row, tmp_path, tiny_bert):
-    # A sync takes 0.1 s, so a save more than a second, and a step some milliseconds.
+    # A sync takes 30 ms, so a save more than half a second, and a step some milliseconds.
     for _ in row.tries(sample=1, full=5):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        options = {"max_steps": 150, "save_strategy": "steps", "save_steps": 1, "logging_steps": 1000, "save_total_limit": 2}
+        options = {"max_steps": 100, "save_strategy": "steps", "save_steps": 1, "logging_steps": 1000, "save_total_limit": 2}
         run = Running(harness.recipe(tmp_path, tiny_bert, training=options), prefix=SLOW_SYNC)
         assert run.end() == 0, run.text
         skipped, saved = run.text.count("no checkpoint, since"), run.text.count(" saved ")
-        assert skipped + saved == 150 and skipped > 75 and f"({skipped} so far)" in run.text, run.text
+        assert skipped + saved == 100 and skipped > 50 and f"({skipped} so far)" in run.text, run.text
         (report,) = storage.ask(["check"], [tmp_path / "out"])
-        assert report["latest"] == 150 and len(report["steps"]) == 2 and not report["damaged"] and not report["left"], report
+        assert report["latest"] == 100 and len(report["steps"]) == 2 and not report["damaged"] and not report["left"], report
         row.passed(skipped=skipped)
     # Without a limit each checkpoint is wanted.
     shutil.rmtree(tmp_path / "out")
@@ -281,7 +298,7 @@ def test_flipped_bits(row, tmp_path, trained):
         lines.append(f"{path.name} {byte} {random.randrange(8)}")
     said = storage.ask_lines(["flip", checkpoint], lines)
     for line, damage in counted(row, zip(lines, said)):
-        assert damage.startswith(line.split()[0] + ": "), (line, damage)
+        assert f"{line.split()[0]}: " in damage, (line, damage)
         row.passed()
     (report,) = storage.ask(["check"], [tmp_path / "out"])
     assert report["latest"] == 6 and not report["damaged"], "the flips were not undone"
@@ -299,7 +316,7 @@ def test_truncated_files(row, tmp_path, trained):
         # The longest first: then each cut is made from the one before.
         lines = [f"{path.name} {length}" for length in sorted(lengths, reverse=True)]
         for line, damage in counted(row, zip(lines, storage.ask_lines(["cut", checkpoint], lines))):
-            assert damage.startswith(path.name + ": "), (line, damage)
+            assert f"{path.name}: " in damage, (line, damage)
             row.passed()
         path.write_bytes(whole)
 

@@ -129,9 +129,12 @@ std::string damage_of_files(const fs::path& folder, const Json& manifest) {
 std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> entries;
   std::error_code code;
-  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
-    entries.push_back(entry->path());
-  }
+  do {
+    entries.clear();
+    for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
+      entries.push_back(entry->path());
+    }
+  } while (code == std::errc::interrupted);
   if (code && code != std::errc::no_such_file_or_directory) {
     throw system_error(fmt::format("cannot list {}", folder.string()), code.value());
   }
