@@ -71,13 +71,13 @@ void CheckpointSaver::save(std::int64_t step, const std::function<CheckpointSnap
       [this, step](CheckpointSnapshot given) { return write(step, std::move(given)); }, std::move(taken));
 }
 
-std::optional<PublishedCheckpoint> CheckpointSaver::settle(Settle how) {
+std::optional<PublishedCheckpoint> CheckpointSaver::settle(double patience) {
   if (!pending()) return std::nullopt;
   const std::int64_t step = *std::exchange(pending_step_, std::nullopt);
   // '.': not done; '!': failed, with a warning; '+': published.
   const std::string said = on_first_rank(host_, "checkpoint published", [&] {
-    if (how == Settle::kIfDone && options_.in_background &&
-        outcome_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    if (patience < kUntilDone && options_.in_background &&
+        outcome_.wait_for(std::chrono::duration<double>(patience)) != std::future_status::ready) {
       return std::string(".");
     }
     const Outcome outcome = outcome_.get();

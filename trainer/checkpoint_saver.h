@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -53,9 +54,10 @@ class CheckpointSaver {
   // Collective; nothing may be pending. `snapshot` is called on rank 0 only, before save() returns.
   void save(std::int64_t step, const std::function<CheckpointSnapshot()>& snapshot);
 
-  enum class Settle { kIfDone, kWait };
-  // Collective. The checkpoint that has been published since the last call, if any. Throws what the thread threw.
-  [[nodiscard]] std::optional<PublishedCheckpoint> settle(Settle how);
+  // Collective. The checkpoint that has been published since the last call, if any, after at most `patience` seconds of
+  // waiting; what rank 0 gives counts. Throws what the thread threw.
+  [[nodiscard]] std::optional<PublishedCheckpoint> settle(double patience);
+  static constexpr double kUntilDone = std::numeric_limits<double>::infinity();
 
   // Local: the same on all ranks when called by all. A save that was not begun because the last one was being written.
   void skip(std::int64_t step);

@@ -216,7 +216,7 @@ TrainOutcome Trainer::train() {
 
   parts_.model->train();
   callbacks_.on_train_begin(state_, state_.control);
-  const Stopwatch watch;
+  since_train_begin_.restart();
   // What a stopped run left undone after its last step (an evaluation, say) comes first.
   act_on_control();
   if (config_.training.eval_on_start && state_.global_step == 0) (void)evaluate();
@@ -230,11 +230,11 @@ TrainOutcome Trainer::train() {
   }
 
   TrainOutcome outcome;
-  if (signal_ == 0) settle_save(CheckpointSaver::Settle::kWait);
+  if (signal_ == 0) settle_save(CheckpointSaver::kUntilDone);
   if (signal_ != 0) {
     stop_early(outcome);
   } else {
-    finish(outcome, watch.seconds());
+    finish(outcome, since_train_begin_.seconds());
   }
   outcome.global_step = state_.global_step;
   return outcome;
@@ -321,7 +321,7 @@ void Trainer::train_one_step(const std::vector<Batch>& micro_batches, double wai
 
 void Trainer::act_on_control() {
   TrainerControl& control = state_.control;
-  if (signal_ == 0) settle_save(CheckpointSaver::Settle::kIfDone);
+  if (signal_ == 0) settle_save(/*patience=*/0);
   if (control.should_log) log_training();
   control.should_log = false;
   // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its

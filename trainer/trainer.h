@@ -134,7 +134,8 @@ class Trainer {
   [[nodiscard]] bool may_skip_save() const;
   [[nodiscard]] CheckpointSnapshot snapshot(const NamedTensors& optimizer_state) const;
   [[nodiscard]] SaverOptions saver_options() const;
-  void settle_save(CheckpointSaver::Settle how);
+  [[nodiscard]] double patience_with_saves() const;
+  void settle_save(double patience);
   // Checkpoints without are save_only_model's; the one that a signal asks for is there to go on from.
   [[nodiscard]] bool keeps_optimizer() const { return !config_.training.save_only_model || signal_ != 0; }
   void finish(TrainOutcome& outcome, double seconds);
@@ -170,6 +171,7 @@ class Trainer {
   std::int64_t first_step_ = 0;          // global_step at which this process started
   double last_grad_norm_ = 0;
   double last_learning_rate_ = 0;
+  Stopwatch since_train_begin_;
   double stalled_seconds_ = 0;  // that steps waited for checkpoints
   int signal_ = 0;
 };

@@ -1,4 +1,5 @@
 // What a Trainer writes: checkpoints, the best and the final model, result files, run.json.
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -83,24 +84,38 @@ bool Trainer::may_skip_save() const {
          state_.global_step < arithmetic_.total_steps && state_.best_global_step != state_.global_step;
 }
 
+// Seconds that a save may hold the steps up before it is left out: so that small runs have all their checkpoints, and a
+// slow disk costs long ones a hundredth of their time.
+double Trainer::patience_with_saves() const {
+  constexpr double kSeconds = 0.2;
+  constexpr double kShare = 0.01;
+  return std::max(0.0, kSeconds + kShare * since_train_begin_.seconds() - stalled_seconds_);
+}
+
 void Trainer::save_checkpoint(bool save_again) {
   const Stopwatch watch;
   state_.control.should_save = save_again;
   const std::int64_t step = state_.global_step;
-  if (saver_->pending() && may_skip_save()) return saver_->skip(step);
-  settle_save(CheckpointSaver::Settle::kWait);
+  if (saver_->pending() && may_skip_save()) {
+    settle_save(patience_with_saves());
+    if (saver_->pending()) {
+      stalled_seconds_ += watch.seconds();
+      return saver_->skip(step);
+    }
+  }
+  settle_save(CheckpointSaver::kUntilDone);
   fault_point("save", step);
   copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   const NamedTensors optimizer_state = keeps_optimizer() ? optimizer_->state() : NamedTensors();
   saver_->save(step, [&] { return snapshot(optimizer_state); });
   // At the end there are no steps to write behind.
   const bool last = state_.control.should_training_stop || step >= arithmetic_.total_steps || signal_ != 0;
-  if (last || !saver_->in_background()) settle_save(CheckpointSaver::Settle::kWait);
+  if (last || !saver_->in_background()) settle_save(CheckpointSaver::kUntilDone);
   if (!last) stalled_seconds_ += watch.seconds();
 }
 
-void Trainer::settle_save(CheckpointSaver::Settle how) {
-  const std::optional<PublishedCheckpoint> published = saver_->settle(how);
+void Trainer::settle_save(double patience) {
+  const std::optional<PublishedCheckpoint> published = saver_->settle(patience);
   if (!published) return;
   if (!published->best.empty()) state_.best_model_checkpoint = published->best;
   if (config_.training.push_to_hub && config_.training.hub_strategy != "end") begin_push();
@@ -111,7 +126,7 @@ void Trainer::stop_early(TrainOutcome& outcome) {
   outcome.signal = signal_;
   log::warning("stopping after step {}: signal {} ({})", state_.global_step, signal_, ::strsignal(signal_));
   try {
-    settle_save(CheckpointSaver::Settle::kWait);
+    settle_save(CheckpointSaver::kUntilDone);
   } catch (const PeerFailed&) {
     throw;
   } catch (const Error& error) {

@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-using Settle = CheckpointSaver::Settle;
+constexpr double kUntilDone = CheckpointSaver::kUntilDone;
 
 CheckpointSnapshot snapshot_of(double value) {
   CheckpointSnapshot snapshot;
@@ -41,7 +41,7 @@ CheckpointSnapshot unwritable() {
 // Asks as the loop does, once per step, until it is over.
 std::optional<PublishedCheckpoint> settled(CheckpointSaver& saver) {
   std::optional<PublishedCheckpoint> published;
-  while (saver.pending() && !published) published = saver.settle(Settle::kIfDone);
+  while (saver.pending() && !published) published = saver.settle(0);
   return published;
 }
 
@@ -67,7 +67,7 @@ TEST(CheckpointSaver, TheSnapshotIsOfTheStepThatAskedForIt) {
       EXPECT_EQ(published->step, step);
       EXPECT_EQ(published->folder, store.folder_of(step));
     }
-    EXPECT_FALSE(saver.settle(Settle::kWait));
+    EXPECT_FALSE(saver.settle(kUntilDone));
   });
   const CheckpointStore store(folder.path());
   ASSERT_EQ(store.list().size(), 2U);
@@ -90,7 +90,7 @@ TEST(CheckpointSaver, NobodyWaitsWhileTheDiskIsSlow) {
     CheckpointSnapshot snapshot = snapshot_of(1);
     snapshot.files.emplace_back(slow.string(), "x");
     saver.save(1, [&] { return snapshot; });
-    for (int i = 0; i < 50; ++i) EXPECT_FALSE(saver.settle(Settle::kIfDone));
+    for (int i = 0; i < 50; ++i) EXPECT_FALSE(saver.settle(0));
     EXPECT_TRUE(saver.pending());
     saver.skip(2);
     std::thread reader;
@@ -99,11 +99,11 @@ TEST(CheckpointSaver, NobodyWaitsWhileTheDiskIsSlow) {
         for (int attempt = 0; attempt < 2; ++attempt) (void)read_file(slow);
       });
     }
-    EXPECT_FALSE(saver.settle(Settle::kWait));  // a pipe cannot be synced
+    EXPECT_FALSE(saver.settle(kUntilDone));  // a pipe cannot be synced
     EXPECT_FALSE(saver.pending());
     if (reader.joinable()) reader.join();
     saver.save(3, [&] { return snapshot_of(3); });
-    EXPECT_TRUE(saver.settle(Settle::kWait));
+    EXPECT_TRUE(saver.settle(kUntilDone));
   });
   EXPECT_EQ(CheckpointStore(folder.path() / "out").list().size(), 1U);
 }
@@ -117,7 +117,7 @@ TEST(CheckpointSaver, AFailureIsAnErrorOnAllRanks) {
       CheckpointSaver saver(store, rank.host, {.in_background = in_background});
       saver.save(1, &unwritable);
       try {
-        (void)saver.settle(Settle::kWait);
+        (void)saver.settle(kUntilDone);
       } catch (const Error& error) {
         EXPECT_EQ(error.code(), ExitCode::kIo);
         EXPECT_THAT(error.what(), HasSubstr("no/such/folder/file"));
@@ -136,13 +136,13 @@ TEST(CheckpointSaver, WithWarnTheNextSaveGoesOn) {
     const CheckpointStore store(folder.path());
     CheckpointSaver saver(store, rank.host, {.warn_on_failure = true});
     saver.save(1, &unwritable);
-    EXPECT_FALSE(saver.settle(Settle::kWait));
+    EXPECT_FALSE(saver.settle(kUntilDone));
     EXPECT_FALSE(saver.pending());
     saver.save(2, [] { return snapshot_of(2); });
-    EXPECT_TRUE(saver.settle(Settle::kWait));
+    EXPECT_TRUE(saver.settle(kUntilDone));
     saver.stop_on_failure();
     saver.save(3, &unwritable);
-    EXPECT_THROW((void)saver.settle(Settle::kWait), Error);
+    EXPECT_THROW((void)saver.settle(kUntilDone), Error);
   });
   const std::vector<Checkpoint> published = CheckpointStore(folder.path()).list();
   ASSERT_EQ(published.size(), 1U);
@@ -160,7 +160,7 @@ TEST(CheckpointSaver, OnlyFailuresOfTheDiskAreForgiven) {
       snapshot.optimizer.push_back(snapshot.optimizer.front());  // the same name twice
       return snapshot;
     });
-    EXPECT_THROW((void)saver.settle(Settle::kWait), Error);
+    EXPECT_THROW((void)saver.settle(kUntilDone), Error);
   });
 }
 

@@ -175,6 +175,7 @@ TEST(LoopCheckpoint, ATieKeepsTheEarlierAndNanIsNeverTheBest) {
   config.training.load_best_model_at_end = true;
   config.training.save_total_limit = 2;
   config.training.learning_rate = 1e-30;  // the weights stay as they are
+  config.reliability.save_in_background = false;
   const TinyResult tied = train_tiny(config, {.eval_examples = 15});
   EXPECT_EQ(tied.state.best_global_step, 2);
   EXPECT_EQ(tied.outcome.best_step, 2);
