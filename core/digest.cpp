@@ -1,10 +1,14 @@
 #include "core/digest.h"
 
+#include <cerrno>
+#include <vector>
+
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "core/error.h"
-#include "core/file.h"
 
 namespace dtrain {
 namespace {
@@ -40,6 +44,22 @@ std::string Digest::hex() const { return hex_of(XXH3_128bits_digest(state_->xxh)
 
 std::string digest_of(std::string_view bytes) { return hex_of(XXH3_128bits(bytes.data(), bytes.size())); }
 std::string digest_of(std::span<const std::byte> bytes) { return hex_of(XXH3_128bits(bytes.data(), bytes.size())); }
-std::string digest_of_file(const std::filesystem::path& path) { return digest_of(MappedFile(path).bytes()); }
+
+std::string digest_of_file(const std::filesystem::path& path) {
+  // Not mapped: a bad sector would be a SIGBUS instead of an error.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw system_error(fmt::format("cannot read {}", path.string()), errno);
+  Digest digest;
+  std::vector<char> chunk(std::size_t{1} << 20);
+  ssize_t got = 0;
+  do {
+    got = ::read(fd, chunk.data(), chunk.size());
+    if (got > 0) digest.add(std::string_view(chunk.data(), static_cast<std::size_t>(got)));
+  } while (got > 0 || (got < 0 && errno == EINTR));
+  const int error = errno;
+  ::close(fd);
+  if (got < 0) throw system_error(fmt::format("cannot read {}", path.string()), error);
+  return digest.hex();
+}
 
 }  // namespace dtrain

@@ -1,5 +1,6 @@
 #include "core/file.h"
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -38,8 +39,18 @@ void write_all(int fd, std::string_view bytes, const fs::path& path) {
   }
 }
 
+// An interrupted sync goes on; after any other failure the file is lost, since a second fsync would report success for
+// pages that the kernel has dropped.
+int fsync_uninterrupted(int fd) {
+  int result = 0;
+  do {
+    result = ::fsync(fd);
+  } while (result != 0 && errno == EINTR);
+  return result;
+}
+
 void sync_fd(int fd, const fs::path& path) {
-  if (::fsync(fd) != 0) throw system_error(fmt::format("cannot sync {}", path.string()), errno);
+  if (fsync_uninterrupted(fd) != 0) throw system_error(fmt::format("cannot sync {}", path.string()), errno);
 }
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
@@ -101,7 +112,9 @@ void write_file_synced(const fs::path& path, std::string_view bytes) {
 }
 
 void replace_file(const fs::path& path, std::string_view bytes) {
-  const fs::path temporary = folder_of(path) / fmt::format(".{}.{}.tmp", path.filename().string(), ::getpid());
+  static std::atomic<std::uint64_t> count = 0;  // two threads may replace the same file
+  const fs::path temporary =
+      folder_of(path) / fmt::format(".{}.{}.{}.tmp", path.filename().string(), ::getpid(), ++count);
   try {
     write_file_synced(temporary, bytes);
     rename_synced(temporary, path);
@@ -113,7 +126,7 @@ void replace_file(const fs::path& path, std::string_view bytes) {
 
 void sync_folder(const fs::path& folder) {
   const int fd = open_or_throw(folder, O_RDONLY | O_DIRECTORY, "open folder");
-  const int result = ::fsync(fd);
+  const int result = fsync_uninterrupted(fd);
   const int error = errno;
   ::close(fd);
   // Some network file systems cannot sync a folder; they make names durable by themselves.

@@ -11,12 +11,13 @@
 #include "configs/config_text.h"
 #include "configs/setting.h"
 #include "core/error.h"
+#include "launcher/inspect_command.h"
 
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 11> kCommands = {"train",  "evaluate", "predict", "prepare", "export", "sweep",
-                                                        "report", "explain",  "config",  "doctor",  "help"};
+constexpr std::array<std::string_view, 12> kCommands = {"train",  "evaluate", "predict", "prepare", "export", "sweep",
+                                                        "report", "explain",  "inspect", "config",  "doctor", "help"};
 constexpr std::array<std::string_view, 13> kOptions = {
     "--set",        "--ranks",    "--bind",      "--model", "--data",   "--out", "--dtype", "--max-shard-size",
     "--unlabelled", "--markdown", "--arguments", "--help",  "--version"};
@@ -77,6 +78,7 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   }
   if (given("--help") || given("-h")) {
     parsed.command = Arguments::Command::kHelp;
+    if (has && words[plain] == "inspect") parsed.section = "inspect";
     return parsed;
   }
   if (!has) throw usage_error("no configuration file", "dtrain FILE.toml trains; " + std::string(kSeeHelp));
@@ -134,6 +136,8 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   report->add_option("--out", parsed.out);
   CLI::App* explain = app.add_subcommand("explain");
   CLI::Option* explain_folder = explain->add_option("folder", parsed.folder);
+  CLI::App* inspect = app.add_subcommand("inspect");
+  CLI::Option* inspect_folder = inspect->add_option("folder", parsed.folder);
   CLI::App* config = app.add_subcommand("config");
   CLI::Option* config_file = config->add_option("file", parsed.file);
   config->add_flag("--markdown", parsed.markdown);
@@ -160,6 +164,7 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   if (*sweep) parsed.command = Arguments::Command::kSweep;
   if (*report) parsed.command = Arguments::Command::kReport;
   if (*explain) parsed.command = Arguments::Command::kExplain;
+  if (*inspect) parsed.command = Arguments::Command::kInspect;
   if (*config) parsed.command = Arguments::Command::kConfig;
   if (*doctor) parsed.command = Arguments::Command::kDoctor;
   if (*help) parsed.command = Arguments::Command::kHelp;
@@ -176,10 +181,15 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   if (*explain && explain_folder->empty()) {
     throw usage_error("explain: no folder", "dtrain explain FOLDER, where FOLDER is the output_dir of a run");
   }
+  if (*inspect && inspect_folder->empty()) {
+    throw usage_error("inspect: no folder",
+                      "dtrain inspect FOLDER, where FOLDER is the output_dir of a run or a checkpoint");
+  }
   return parsed;
 }
 
 std::string help_text(const std::string& section) {
+  if (section == "inspect") return inspect_help();
   if (!section.empty()) return settings_help(section);
   std::string sections;
   for (const SettingSection& each : all_sections())
@@ -198,6 +208,7 @@ Commands
   dtrain sweep FILE.toml       search the settings that [sweep] names: one run for each trial (docs/sweep.md)
   dtrain report FOLDER         the run in this output_dir as one HTML page: charts, evaluations, settings
   dtrain explain FOLDER        after a stall (exit code 86): which rank held up the run in this output_dir, and where
+  dtrain inspect FOLDER        verify the checkpoints of this output_dir and print what they are (dtrain inspect --help)
   dtrain config FILE.toml      print the resolved settings and where each value comes from; trains nothing
   dtrain config --markdown     print the page about all settings (docs/settings.md)
   dtrain config --arguments    print the page from TrainingArguments to dtrain (docs/from-trainingarguments.md)

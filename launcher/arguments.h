@@ -18,6 +18,7 @@ struct Arguments {
     kSweep,
     kReport,
     kExplain,
+    kInspect,
     kConfig,
     kDoctor,
     kHelp,
@@ -35,7 +36,7 @@ struct Arguments {
   bool arguments_page = false;  // config: the page from TrainingArguments to dtrain instead
   int ranks = 0;                // sweep: mpirun starts each trial with so many; 0: without mpirun
   std::string section;          // help: the section whose settings to explain, "" for the general help
-  // doctor: where the disk is measured; report, explain: the run; export: the run or the checkpoint
+  // doctor: where the disk is measured; report, explain: the run; export, inspect: the run or the checkpoint
   std::string folder = ".";
   std::string dtype;         // export: type of the weights, "" for the stored one
   std::string max_shard_size = "5GB";  // export

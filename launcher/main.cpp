@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "core/error.h"
 #include "dist/run_job.h"
@@ -11,6 +12,7 @@
 #include "launcher/doctor_command.h"
 #include "launcher/explain_command.h"
 #include "launcher/export_command.h"
+#include "launcher/inspect_command.h"
 #include "launcher/model_commands.h"
 #include "launcher/prepare_command.h"
 #include "launcher/report_command.h"
@@ -41,6 +43,8 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
       return first ? dtrain::run_report(arguments) : ExitCode::kDone;
     case Arguments::Command::kExplain:
       return first ? dtrain::run_explain(arguments) : ExitCode::kDone;
+    case Arguments::Command::kInspect:
+      return first ? dtrain::run_inspect(arguments) : ExitCode::kDone;
     case Arguments::Command::kSweep:
       return dtrain::run_sweep(arguments, session.world());
     case Arguments::Command::kDoctor:
@@ -59,6 +63,7 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ::umask(::umask(0) & 077);  // the owner must be able to read what he writes
   return dtrain::run_job(
       [&](dtrain::MpiSession& session) {
         return run(dtrain::parse_arguments(std::vector<std::string>(argv + 1, argv + argc)), session);

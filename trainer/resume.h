@@ -8,12 +8,10 @@
 #include "configs/train_config.h"
 #include "core/json.h"
 #include "dist/host_comm.h"
+#include "trainer/checkpoint/checkpoint_snapshot.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 
 namespace dtrain {
-
-// Of a checkpoint that can be resumed from.
-inline constexpr const char* kOptimizerFile = "optimizer.safetensors";
 
 // What a checkpoint's manifest says about the run that wrote it, and the run that reads it about itself.
 struct RunFacts {

@@ -99,6 +99,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   evaluation_options_ = evaluation_options(training, precision_, parts_.device);
   evaluation_options_.writer = parts_.writer;
   if (training.prediction_loss_only) parts_.metrics.clear();
+  saver_ = std::make_unique<CheckpointSaver>(store_, host_, saver_options());
   make_state();
   callbacks_.on_init_end(state_, state_.control);
   memory_.stop("init");
@@ -236,7 +237,7 @@ TrainOutcome Trainer::train() {
 
   parts_.model->train();
   callbacks_.on_train_begin(state_, state_.control);
-  const Stopwatch watch;
+  since_train_begin_.restart();
   // What a stopped run left undone after its last step (an evaluation, say) comes first.
   act_on_control();
   if (config_.training.eval_on_start && state_.global_step == 0) (void)evaluate();
@@ -250,10 +251,11 @@ TrainOutcome Trainer::train() {
   }
 
   TrainOutcome outcome;
+  if (signal_ == 0) settle_save(CheckpointSaver::kUntilDone);
   if (signal_ != 0) {
     stop_early(outcome);
   } else {
-    finish(outcome, watch.seconds());
+    finish(outcome, since_train_begin_.seconds());
   }
   outcome.global_step = state_.global_step;
   return outcome;
@@ -361,6 +363,7 @@ void Trainer::check_replicas_agree() {
 
 void Trainer::act_on_control() {
   TrainerControl& control = state_.control;
+  if (signal_ == 0) settle_save(/*patience=*/0);
   if (control.should_log) log_training();
   control.should_log = false;
   // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its

@@ -33,6 +33,7 @@
 #include "trainer/callbacks/callback.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 #include "trainer/checkpoint/trainer_state.h"
+#include "trainer/checkpoint_saver.h"
 #include "trainer/evaluation.h"
 #include "trainer/loop_totals.h"
 #include "trainer/memory_metrics.h"
@@ -130,9 +131,14 @@ class Trainer {
   [[nodiscard]] double best_model_metric(const OrderedJson& record) const;
   [[nodiscard]] bool update_best(const OrderedJson& record);
   void follow_metric(const OrderedJson& record);
-  // `save_again` is should_save as the checkpoint keeps it: whether resuming from it saves at once.
+  // `save_again` is should_save as the checkpoint keeps it: whether resuming from it saves at once. The checkpoint is
+  // published when settle_save() has said so.
   void save_checkpoint(bool save_again = false);
-  void write_checkpoint_files(const std::filesystem::path& stage, NamedTensors optimizer_state) const;
+  [[nodiscard]] bool may_skip_save() const;
+  [[nodiscard]] CheckpointSnapshot snapshot(const NamedTensors& optimizer_state) const;
+  [[nodiscard]] SaverOptions saver_options() const;
+  [[nodiscard]] double patience_with_saves() const;
+  void settle_save(double patience);
   // Checkpoints without are save_only_model's; the one that a signal asks for is there to go on from.
   [[nodiscard]] bool keeps_optimizer() const { return !config_.training.save_only_model || signal_ != 0; }
   void finish(TrainOutcome& outcome, double seconds);
@@ -148,6 +154,7 @@ class Trainer {
   ShardOptions shard_;
   StepArithmetic arithmetic_;
   CheckpointStore store_;
+  std::unique_ptr<CheckpointSaver> saver_;
   CallbackList callbacks_;
   TrainerState state_;
   LoopTotals totals_;
@@ -170,6 +177,8 @@ class Trainer {
   std::int64_t input_elements_before_ = 0;
   double last_grad_norm_ = 0;
   double last_learning_rate_ = 0;
+  Stopwatch since_train_begin_;
+  double stalled_seconds_ = 0;  // that steps waited for checkpoints
   int signal_ = 0;
 };
 

@@ -1,4 +1,5 @@
 // What a Trainer writes: checkpoints, the best and the final model, result files, run.json.
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include "configs/config_text.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/file.h"
@@ -21,13 +23,6 @@
 namespace dtrain {
 namespace fs = std::filesystem;
 namespace {
-
-std::uint64_t bytes_of(const Model& model) {
-  std::uint64_t bytes = 0;
-  for (const at::Tensor& buffer : model.buffers()) bytes += buffer.nbytes();
-  for (const at::Tensor& parameter : model.parameters()) bytes += parameter.nbytes();
-  return bytes;
-}
 
 void write_files(const std::vector<std::pair<std::string, std::string>>& files, const fs::path& folder) {
   for (const auto& [name, content] : files) write_file_synced(folder / name, content);
@@ -58,54 +53,89 @@ bool Trainer::update_best(const OrderedJson& record) {
   return true;
 }
 
-void Trainer::write_checkpoint_files(const fs::path& stage, NamedTensors optimizer_state) const {
-  save_model(*parts_.model, stage);
-  write_files(parts_.tokenizer_files, stage);
-  if (keeps_optimizer()) {
-    const auto add = [&](NamedTensors tensors) {
-      for (auto& tensor : tensors) optimizer_state.push_back(std::move(tensor));
-    };
-    add(totals_.state());
-    add(learning_rates_->state());
-    if (config_.training.fp16) add(scaler_.state());
-    write_safetensors(stage / kOptimizerFile, optimizer_state, {});
-  }
-  write_trainer_state(stage / "trainer_state.json", state_);
-  write_file_synced(stage / "train.toml", to_toml(config_));
+SaverOptions Trainer::saver_options() const {
+  const TrainingConfig& training = config_.training;
+  // Uploads read the checkpoint of the step at which they begin.
+  const bool uploads = training.push_to_hub && training.hub_strategy != "end";
+  return {.in_background = config_.reliability.save_in_background && !uploads,
+          .warn_on_failure = config_.reliability.save_error == "warn",
+          .save_total_limit = training.save_total_limit.value_or(0),
+          .config_digest = config_digest(config_),
+          .facts = facts().json()};
+}
+
+CheckpointSnapshot Trainer::snapshot(const NamedTensors& optimizer_state) const {
+  CheckpointSnapshot taken{.state = state_, .model = contents_of(*parts_.model), .files = parts_.tokenizer_files};
+  taken.files.emplace_back("train.toml", to_toml(config_));
+  if (!keeps_optimizer()) return taken;
+  const auto add = [&](const NamedTensors& tensors) {
+    taken.optimizer.insert(taken.optimizer.end(), tensors.begin(), tensors.end());
+  };
+  add(optimizer_state);
+  add(totals_.state());
+  add(learning_rates_->state());
+  if (config_.training.fp16) add(scaler_.state());
+  return taken;
+}
+
+// With save_total_limit, checkpoints between the best and the last are there to lose little in a crash, and go by
+// themselves: a disk that is too slow for all of them gets fewer. Without, somebody wants each of them.
+bool Trainer::may_skip_save() const {
+  return config_.training.save_total_limit.value_or(0) > 0 && signal_ == 0 && !state_.control.should_training_stop &&
+         state_.global_step < arithmetic_.total_steps && state_.best_global_step != state_.global_step;
+}
+
+// Seconds that a save may hold the steps up before it is left out: so that small runs have all their checkpoints, and a
+// slow disk costs long ones a hundredth of their time.
+double Trainer::patience_with_saves() const {
+  constexpr double kSeconds = 0.2;
+  constexpr double kShare = 0.01;
+  return std::max(0.0, kSeconds + kShare * since_train_begin_.seconds() - stalled_seconds_);
 }
 
 void Trainer::save_checkpoint(bool save_again) {
   const WatchSection section(Section::kSave);
+  const Stopwatch watch;
   state_.control.should_save = save_again;
-  fault_point("save", state_.global_step);
   const std::int64_t step = state_.global_step;
+  if (saver_->pending() && may_skip_save()) {
+    settle_save(patience_with_saves());
+    if (saver_->pending()) {
+      stalled_seconds_ += watch.seconds();
+      return saver_->skip(step);
+    }
+  }
+  settle_save(CheckpointSaver::kUntilDone);
+  fault_point("save", step);
   copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   const NamedTensors optimizer_state = keeps_optimizer() ? optimizer_->state() : NamedTensors();
-  const std::string best = on_first_rank(host_, "save checkpoint", [&] {
-    const std::optional<std::int64_t> best_step = state_.best_global_step;
-    std::error_code ignored;
-    if (best_step && (*best_step == step || fs::exists(store_.folder_of(*best_step), ignored))) {
-      state_.best_model_checkpoint = store_.folder_of(*best_step).string();
-    }
-    const fs::path folder =
-        store_.publish({.step = step,
-                        // Weights, two moments, and room for the small files.
-                        .bytes = 3 * bytes_of(*parts_.model) + (std::uint64_t{1} << 20),
-                        .config_digest = config_digest(config_),
-                        .facts = facts().json(),
-                        .write = [&](const fs::path& stage) { write_checkpoint_files(stage, optimizer_state); }});
-    store_.prune(best_step, config_.training.save_total_limit.value_or(0));
-    write_record("running", std::nullopt, "");
-    return state_.best_model_checkpoint.value_or("");
-  });
-  if (!best.empty()) state_.best_model_checkpoint = best;
+  saver_->save(step, [&] { return snapshot(optimizer_state); });
+  // At the end there are no steps to write behind.
+  const bool last = state_.control.should_training_stop || step >= arithmetic_.total_steps || signal_ != 0;
+  if (last || !saver_->in_background()) settle_save(CheckpointSaver::kUntilDone);
+  if (!last) stalled_seconds_ += watch.seconds();
+}
+
+void Trainer::settle_save(double patience) {
+  const std::optional<PublishedCheckpoint> published = saver_->settle(patience);
+  if (!published) return;
+  if (!published->best.empty()) state_.best_model_checkpoint = published->best;
   if (config_.training.push_to_hub && config_.training.hub_strategy != "end") begin_push();
-  callbacks_.on_save(state_, state_.control, store_.folder_of(step));
+  callbacks_.on_save(state_, state_.control, published->folder);
 }
 
 void Trainer::stop_early(TrainOutcome& outcome) {
   outcome.signal = signal_;
   log::warning("stopping after step {}: signal {} ({})", state_.global_step, signal_, ::strsignal(signal_));
+  try {
+    settle_save(CheckpointSaver::kUntilDone);
+  } catch (const PeerFailed&) {
+    throw;
+  } catch (const Error& error) {
+    // The checkpoint that is to follow makes up for it.
+    if (host_.rank() == 0) log::warning("an earlier checkpoint is not published: {}", error.what());
+  }
+  saver_->stop_on_failure();
   // The checkpoint keeps what the step has still to do: an evaluation, and the save after it that knows its result.
   const bool save_after_evaluation = state_.control.should_evaluate && state_.control.should_save;
   save_checkpoint(save_after_evaluation);
@@ -130,6 +160,9 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
   memory_.add_to(metrics);
   add_position(metrics);
   outcome.train_metrics = metrics;
+  if (stalled_seconds_ > 0 && host_.rank() == 0) {
+    log::info("checkpoints before the last one held the steps up for {:.3f} s of {:.3f} s", stalled_seconds_, seconds);
+  }
   callbacks_.on_log(state_, state_.control, state_.add_log(metrics));
 
   load_best(outcome);
@@ -162,6 +195,13 @@ void Trainer::load_best(TrainOutcome& outcome) {
     return;
   }
   const std::int64_t best = *state_.best_global_step;
+  if (step_of_name(fs::path(*state_.best_model_checkpoint).filename().string()) != best) {
+    log::warning(
+        "load_best_model_at_end: the best model, of step {}, has no checkpoint; the result is the model after "
+        "step {}",
+        best, state_.global_step);
+    return;
+  }
   outcome.best_step = best;
   on_first_rank(host_, "load the best model", [&] {
     const fs::path folder = *state_.best_model_checkpoint;
@@ -216,15 +256,8 @@ void Trainer::save_final_model() {
 }
 
 void Trainer::write_record(const std::string& state, std::optional<int> exit_code, const std::string& reason) const {
-  RunRecord record;
+  RunRecord record = run_record(store_, state_);
   record.state = state;
-  record.step = state_.global_step;
-  if (const std::vector<Checkpoint> published = store_.list(); !published.empty()) {
-    record.checkpoint = published.back().folder.filename().string();
-  }
-  record.best_step = state_.best_global_step;
-  record.best_metric = state_.best_metric;
-  record.best_checkpoint = state_.best_model_checkpoint;
   record.exit = exit_code;
   record.reason = reason;
   write_run_record(store_.output_dir(), record);

@@ -29,7 +29,10 @@ constexpr int kVersion = 1;
 void sync_file(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw system_error(fmt::format("cannot open {}", path.string()), errno);
-  const int result = ::fsync(fd);
+  int result = 0;
+  do {
+    result = ::fsync(fd);
+  } while (result != 0 && errno == EINTR);
   const int error = errno;
   ::close(fd);
   if (result != 0) throw system_error(fmt::format("cannot sync {}", path.string()), error);
@@ -115,16 +118,7 @@ Json parse_manifest(const fs::path& folder) {
 
 std::string damage_of_files(const fs::path& folder, const Json& manifest) {
   for (const auto& [name, entry] : manifest.at("files").items()) {
-    const fs::path path = folder / name;
-    std::error_code code;
-    if (!fs::is_regular_file(path, code)) return name + ": missing";
-    const auto expected = entry.at("bytes").get<std::uint64_t>();
-    const auto size = static_cast<std::uint64_t>(fs::file_size(path, code));
-    if (code) return fmt::format("{}: {}", name, code.message());
-    if (size != expected) return fmt::format("{}: {} bytes instead of {}", name, size, expected);
-    if (digest_of_file(path) != entry.at("xxh3_128").get<std::string>()) {
-      return name + ": digest differs (content changed since it was written)";
-    }
+    if (const std::string damage = file_damage(folder / name, entry); !damage.empty()) return name + ": " + damage;
   }
   const auto step = step_of_name(folder.filename().string());
   const auto manifest_step = manifest.at("step").get<std::int64_t>();
@@ -135,9 +129,12 @@ std::string damage_of_files(const fs::path& folder, const Json& manifest) {
 std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> entries;
   std::error_code code;
-  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
-    entries.push_back(entry->path());
-  }
+  do {
+    entries.clear();
+    for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
+      entries.push_back(entry->path());
+    }
+  } while (code == std::errc::interrupted);
   if (code && code != std::errc::no_such_file_or_directory) {
     throw system_error(fmt::format("cannot list {}", folder.string()), code.value());
   }
@@ -150,13 +147,19 @@ void delete_folder(const fs::path& folder) {
   if (code) log::warning("cannot delete {}: {}", folder.string(), code.message());
 }
 
+bool is_there(const fs::path& path) {
+  std::error_code code;
+  return fs::exists(fs::symlink_status(path, code));
+}
+
 // A name in `parent` that nothing has yet.
 fs::path free_name(const fs::path& parent, const std::string& stem) {
   fs::path name = parent / stem;
-  std::error_code code;
-  for (int i = 1; fs::exists(fs::symlink_status(name, code)); ++i) name = parent / fmt::format("{}-{}", stem, i);
+  for (int i = 1; is_there(name); ++i) name = parent / fmt::format("{}-{}", stem, i);
   return name;
 }
+
+constexpr std::string_view kAside = ".aside-";
 
 // Puts `stage` in the place of `target`, which exists; what stood there is then at `stage`.
 void exchange(const fs::path& stage, const fs::path& target) {
@@ -167,12 +170,23 @@ void exchange(const fs::path& stage, const fs::path& target) {
   if (errno != EINVAL && errno != ENOSYS) {
     throw system_error(fmt::format("cannot exchange {} and {}", stage.string(), target.string()), errno);
   }
-  // A file system without atomic exchange: a crash between the two renames costs this one checkpoint, not older ones.
-  const fs::path aside =
-      free_name(target.parent_path(), fmt::format(".dead-{}-{}", target.filename().string(), ::getpid()));
+  // A file system without atomic exchange (NFS): after a crash between the two renames, put_back() finds the old one.
+  const fs::path aside = free_name(target.parent_path(), fmt::format("{}{}", kAside, target.filename().string()));
   rename_synced(target, aside);
   rename_synced(stage, target);
   rename_synced(aside, stage);
+}
+
+// The name under which exchange() put a checkpoint aside, "" for other names.
+std::string name_of_aside(const std::string& name) {
+  if (!name.starts_with(kAside)) return {};
+  const std::string checkpoint = name.substr(kAside.size());
+  return step_of_name(checkpoint) ? checkpoint : std::string();
+}
+
+// run.json and the result files before replace_file() renames them: ".run.json.<pid>.<number>.tmp".
+bool is_temporary(const std::string& name) {
+  return name.starts_with('.') && name.find(".json.") != std::string::npos && name.ends_with(".tmp");
 }
 
 }  // namespace
@@ -185,6 +199,19 @@ std::optional<std::int64_t> step_of_name(const std::string& name) {
   if (error != std::errc() || end != digits.data() + digits.size() || step < 0) return std::nullopt;
   if (digits.size() > 1 && digits[0] == '0') return std::nullopt;  // checkpoint-007 is not ours
   return step;
+}
+
+std::string file_damage(const fs::path& path, const Json& entry) {
+  std::error_code code;
+  if (!fs::is_regular_file(path, code)) return "missing";
+  const auto expected = entry.at("bytes").get<std::uint64_t>();
+  const auto size = static_cast<std::uint64_t>(fs::file_size(path, code));
+  if (code) return code.message();
+  if (size != expected) return fmt::format("{} bytes instead of {}", size, expected);
+  if (digest_of_file(path) != entry.at("xxh3_128").get<std::string>()) {
+    return "digest differs (content changed since it was written)";
+  }
+  return {};
 }
 
 std::string checkpoint_damage(const fs::path& folder) {
@@ -220,7 +247,15 @@ fs::path CheckpointStore::folder_of(std::int64_t step) const {
 void CheckpointStore::remove_leftovers() const {
   for (const fs::path& entry : entries_of(output_dir_)) {
     const std::string name = entry.filename().string();
-    if (name.starts_with(".stage-") || name.starts_with(".dead-")) delete_folder(entry);
+    if (const std::string original = name_of_aside(name); !original.empty()) {
+      if (is_there(output_dir_ / original)) {
+        delete_folder(entry);
+      } else {
+        rename_synced(entry, output_dir_ / original);
+      }
+    } else if (name.starts_with(".stage-") || name.starts_with(".dead-") || is_temporary(name)) {
+      delete_folder(entry);
+    }
   }
 }
 
@@ -233,8 +268,27 @@ fs::path CheckpointStore::publish(const PublishRequest& request) const {
                     static_cast<double>(needed) / 1e6, output_dir_.string(), static_cast<double>(available) / 1e6),
         "free space there, or set save_total_limit lower or output_dir elsewhere");
   }
+  const auto attempt = [&](int number) {
+    try {
+      return publish_once(request, number);
+    } catch (const fs::filesystem_error& error) {
+      throw system_error(
+          fmt::format("cannot write the checkpoint of step {}: {}", request.step, error.path1().string()),
+          error.code().value());
+    }
+  };
+  try {
+    return attempt(1);
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kIo) throw;
+    // After a failed write or sync the kernel may have dropped pages, so the same files are not tried again.
+    log::warning("checkpoint of step {}: {}; writing it once more from the beginning", request.step, error.what());
+  }
+  return attempt(2);
+}
 
-  const fs::path stage = output_dir_ / fmt::format(".stage-{}-{}", request.step, ::getpid());
+fs::path CheckpointStore::publish_once(const PublishRequest& request, int attempt) const {
+  const fs::path stage = output_dir_ / fmt::format(".stage-{}-{}-{}", request.step, ::getpid(), attempt);
   delete_folder(stage);  // of a failed attempt of this very process
   std::error_code code;
   if (!fs::create_directory(stage, code)) {
@@ -254,16 +308,13 @@ fs::path CheckpointStore::publish(const PublishRequest& request) const {
   fault_point("publish", request.step);
 
   const fs::path folder = folder_of(request.step);
-  const bool replace = fs::exists(fs::symlink_status(folder, code));
-  if (replace) {
-    exchange(stage, folder);
-    // Now the older folder has the stage's name. One that dtrain did not write is kept, under a name of its own.
-    if (!fs::exists(stage / kManifest, code)) {
-      const fs::path kept = free_name(output_dir_, folder.filename().string() + ".old");
-      rename_synced(stage, kept);
-      guard.release();
-      log::warning("{} had no {}; it is now {}", folder.string(), kManifest, kept.string());
-    }
+  if (is_there(folder) && !is_there(folder / kManifest)) {
+    const fs::path kept = free_name(output_dir_, folder.filename().string() + ".old");
+    rename_synced(folder, kept);
+    log::warning("{} had no {}; it is now {}", folder.string(), kManifest, kept.string());
+  }
+  if (is_there(folder)) {
+    exchange(stage, folder);  // now the guard deletes the older one
   } else {
     rename_synced(stage, folder);
     guard.release();

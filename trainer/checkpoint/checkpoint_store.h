@@ -1,12 +1,15 @@
 // CheckpointStore: the checkpoints of one output_dir. Publishing is all or nothing, at whatever instant the process
 // dies: a folder `checkpoint-<step>` with its manifest is complete, everything else is debris with a known name.
 //
-//   publish  .stage-<step>-<pid>/ -> files, fsync -> manifest.json (sizes, digests), fsync -> rename -> verify
-//   remove   rename to .dead-<step>-<pid> (un-published), then delete
+//   publish  .stage-<step>-<pid>-<attempt>/ -> files, fsync -> manifest.json (sizes, digests), fsync -> rename, fsync
+//   of
+//            output_dir -> verify
+//   remove   rename to .dead-<step>-<pid> (un-published), fsync of output_dir, then delete
 //
-// One process at a time (rank 0 holding the RunLock) publishes and removes; reading needs no lock. Nothing is
-// collective. Not thread-safe. Failures of the file system are Error(kIo), with the stage removed and what was
-// published untouched.
+// A write or sync that fails is tried once more with new files: after a failed fsync the old ones may lack pages that
+// the kernel has given up. One process at a time (rank 0 holding the RunLock) publishes and removes; reading needs no
+// lock. Nothing is collective. Not thread-safe. Failures of the file system are Error(kIo), with the stage removed and
+// what was published untouched.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +42,8 @@ class CheckpointStore {
   // Creates output_dir when missing. Touches nothing else.
   explicit CheckpointStore(std::filesystem::path output_dir);
 
-  // Deletes stages and removed checkpoints that earlier processes left half-way. Only under the RunLock.
+  // Deletes stages, removed checkpoints and temporary files that earlier processes left half-way, and puts a checkpoint
+  // back that was being replaced. Only under the RunLock.
   void remove_leftovers() const;
 
   // Returns the published folder, verified from disk. An older checkpoint of the same step is replaced.
@@ -62,12 +66,17 @@ class CheckpointStore {
   [[nodiscard]] const std::filesystem::path& output_dir() const noexcept { return output_dir_; }
 
  private:
+  [[nodiscard]] std::filesystem::path publish_once(const PublishRequest& request, int attempt) const;
+
   std::filesystem::path output_dir_;
 };
 
 // What is wrong with the checkpoint in `folder` ("model.safetensors: digest differs ..."), or "" when every file is as
 // the manifest says. Reads everything. Files that the manifest does not list are ignored.
 [[nodiscard]] std::string checkpoint_damage(const std::filesystem::path& folder);
+
+// The same of one file and its entry in the manifest, {bytes, xxh3_128}. Throws Error(kIo) when it cannot be read.
+[[nodiscard]] std::string file_damage(const std::filesystem::path& path, const Json& entry);
 
 // The verified content of manifest.json: {format, version, step, config_digest, facts, files}. Throws Error(kData).
 [[nodiscard]] Json read_manifest(const std::filesystem::path& folder);

@@ -13,6 +13,7 @@
 #include "trainer/models/bert.h"
 #include "trainer/models/gpt2.h"
 #include "trainer/models/model.h"
+#include "trainer/models/model_contents.h"
 #include "trainer/models/weight_files.h"
 
 namespace dtrain {
@@ -193,14 +194,25 @@ void load_weights(Model& model, const std::filesystem::path& folder) {
   for (const auto& [name, parameter] : parameters) copy_into(parameter, name, assignment.source.at(name), files);
 }
 
+ModelContents contents_of(const Model& model) {
+  ModelContents contents;
+  for (const auto& [name, value] : parameters_by_stored_name(model)) {
+    contents.tensors.emplace_back(name, value.detach());
+  }
+  contents.files = model.files();
+  contents.files.emplace(contents.files.begin(), "config.json", model.config_json().dump(2) + "\n");
+  return contents;
+}
+
+void write_model(const ModelContents& contents, const std::filesystem::path& folder) {
+  write_safetensors(folder / "model.safetensors", contents.tensors, {{"format", "pt"}});
+  for (const auto& [name, content] : contents.files) write_file_synced(folder / name, content);
+  sync_folder(folder);
+}
+
 void save_model(const Model& model, const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
-  NamedTensors tensors;
-  for (const auto& [name, value] : parameters_by_stored_name(model)) tensors.emplace_back(name, value.detach());
-  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
-  write_file_synced(folder / "config.json", model.config_json().dump(2) + "\n");
-  for (const auto& [name, content] : model.files()) write_file_synced(folder / name, content);
-  sync_folder(folder);
+  write_model(contents_of(model), folder);
 }
 
 }  // namespace dtrain

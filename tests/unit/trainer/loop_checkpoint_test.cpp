@@ -42,6 +42,16 @@ std::vector<std::string> comparable(const std::vector<OrderedJson>& history) {
   return lines;
 }
 
+// What was there when on_save came.
+struct SaveListener final : Callback {
+  void on_save(const TrainerState&, TrainerControl&, const fs::path& folder) override {
+    saved.push_back(folder.filename().string());
+    all_whole = all_whole && checkpoint_damage(folder).empty();
+  }
+  std::vector<std::string> saved;
+  bool all_whole = true;
+};
+
 struct Stop {
   int ranks;
   std::int64_t step;
@@ -152,6 +162,69 @@ TEST(LoopCheckpoint, SaveStrategyBestSavesOnlyImprovements) {
     expected.insert(fmt::format("checkpoint-{}", record["step"].get<std::int64_t>()));
   }
   EXPECT_EQ(checkpoints(folder.path()), expected);
+}
+
+TEST(LoopCheckpoint, ATieKeepsTheEarlierAndNanIsNeverTheBest) {
+  const TempFolder folder;
+  TrainConfig config = tiny_config(folder.path() / "tie");
+  config.training.max_steps = 6;
+  config.training.eval_strategy = "steps";
+  config.training.eval_steps = 2;
+  config.training.save_strategy = "steps";
+  config.training.save_steps = 2;
+  config.training.load_best_model_at_end = true;
+  config.training.save_total_limit = 2;
+  config.training.learning_rate = 1e-30;  // the weights stay as they are
+  config.reliability.save_in_background = false;
+  const TinyResult tied = train_tiny(config, {.eval_examples = 15});
+  EXPECT_EQ(tied.state.best_global_step, 2);
+  EXPECT_EQ(tied.outcome.best_step, 2);
+  EXPECT_EQ(checkpoints(folder.path() / "tie"), (std::set<std::string>{"checkpoint-2", "checkpoint-6"}));
+
+  config.training.output_dir = (folder.path() / "nan").string();
+  const TinyResult poisoned = train_tiny(config, {.eval_examples = 15, .eval_poisoned = 3});
+  EXPECT_FALSE(poisoned.state.best_global_step);
+  EXPECT_FALSE(poisoned.outcome.best_step);
+  EXPECT_EQ(checkpoints(folder.path() / "nan"), (std::set<std::string>{"checkpoint-4", "checkpoint-6"}));
+  EXPECT_FALSE(read_run_record(folder.path() / "nan")->best_step);
+
+  config.training.output_dir = (folder.path() / "missing").string();
+  config.training.metric_for_best_model = "beauty";
+  try {
+    (void)train_tiny(config, {.eval_examples = 15});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_THAT(error.what(), HasSubstr("eval_beauty"));
+  }
+}
+
+TEST(LoopCheckpoint, InTheBackgroundTheFilesAreTheSame) {
+  const TempFolder folder;
+  TrainConfig config = tiny_config(folder.path() / "behind");
+  config.training.max_steps = 7;
+  config.training.save_strategy = "steps";
+  config.training.save_steps = 2;
+  const auto listener = std::make_shared<SaveListener>();
+  (void)train_tiny(config, {.world_size = 2, .watcher = listener});
+  EXPECT_EQ(listener->saved,
+            (std::vector<std::string>{"checkpoint-2", "checkpoint-4", "checkpoint-6", "checkpoint-7"}));
+  EXPECT_TRUE(listener->all_whole);
+  config.training.output_dir = (folder.path() / "at-once").string();
+  config.reliability.save_in_background = false;
+  (void)train_tiny(config, {.world_size = 2});
+  ASSERT_EQ(checkpoints(folder.path() / "behind"), checkpoints(folder.path() / "at-once"));
+  for (const std::string& checkpoint : checkpoints(folder.path() / "behind")) {
+    int compared = 0;
+    for (const auto& entry : fs::directory_iterator(folder.path() / "behind" / checkpoint)) {
+      const std::string name = entry.path().filename().string();
+      // train.toml has the two settings that differ, and the manifest has its digest.
+      if (name == "train.toml" || name == "manifest.json") continue;
+      EXPECT_EQ(read_file(entry.path()), read_file(folder.path() / "at-once" / checkpoint / name)) << name;
+      ++compared;
+    }
+    EXPECT_EQ(compared, 5) << checkpoint;
+  }
 }
 
 TEST(LoopCheckpoint, AChangedIdentityRefusesToResume) {

@@ -148,7 +148,9 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
     auto model = std::make_shared<TinyModel>(11 + static_cast<std::uint64_t>(rank.world.rank));
     parts.model = model;
     parts.train_data = std::make_shared<TinyDataset>(run.examples, 1, run.poisoned);
-    if (run.eval_examples > 0) parts.eval_data = std::make_shared<TinyDataset>(run.eval_examples, 2);
+    if (run.eval_examples > 0) {
+      parts.eval_data = std::make_shared<TinyDataset>(run.eval_examples, 2, run.eval_poisoned);
+    }
     parts.collator = tiny_collator();
     for (const std::string& metric : config.metrics.compute) parts.metrics.push_back(make_metric(metric, {2, false}));
     parts.tokenizer_files = {{"vocab.txt", "a\nb\n"}};

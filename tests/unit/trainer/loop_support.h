@@ -70,6 +70,7 @@ struct TinyRun {
   std::int64_t examples = 21;
   std::int64_t eval_examples = 0;
   std::int64_t poisoned = -1;
+  std::int64_t eval_poisoned = -1;
   // What received_signal answers, by rank and step asked for (from 1). May be empty.
   std::function<int(int rank, std::int64_t asked)> signal = {};
   std::shared_ptr<Callback> watcher = {};             // of rank 0

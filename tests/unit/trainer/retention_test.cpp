@@ -50,6 +50,32 @@ TEST(Retention, EveryCaseUpToSevenCheckpoints) {
   }
 }
 
+// Whatever of eight saves were the best when they were made: after each, the best and the last are there, and no more
+// than the limit, or these two. Nothing that the limit allows is deleted, and nothing comes back.
+TEST(Retention, BestAndLastSurviveEverySequenceOfEightSaves) {
+  int sequences = 0;
+  for (std::int64_t limit = 1; limit <= 4; ++limit) {
+    for (unsigned improved = 0; improved < 256; ++improved, ++sequences) {
+      Steps kept;
+      std::optional<std::int64_t> best;
+      for (std::int64_t step = 1; step <= 8; ++step) {
+        if ((improved >> (step - 1)) & 1U) best = step;
+        kept.push_back(step);
+        const std::size_t before = kept.size();
+        for (const std::int64_t victim : steps_to_delete(kept, best, limit)) std::erase(kept, victim);
+        SCOPED_TRACE(testing::Message() << "limit " << limit << ", improved " << improved << ", step " << step);
+        ASSERT_EQ(std::count(kept.begin(), kept.end(), step), 1);
+        if (best) {
+          ASSERT_EQ(std::count(kept.begin(), kept.end(), *best), 1);
+        }
+        const std::size_t needed = best && *best != step ? 2 : 1;
+        ASSERT_EQ(kept.size(), std::min(before, std::max(static_cast<std::size_t>(limit), needed)));
+      }
+    }
+  }
+  EXPECT_EQ(sequences, 1024);
+}
+
 TEST(Retention, AsTheTrainerRotates) {
   EXPECT_EQ(steps_to_delete({30, 10, 20, 40}, std::nullopt, 2), (Steps{10, 20}));
   EXPECT_EQ(steps_to_delete({10, 20, 30, 40}, 10, 2), (Steps{20, 30}));
