@@ -187,7 +187,6 @@ std::optional<ExitCode> attempt(const TrainConfig& config, const Attempts& all, 
     log_plan(trainer, config, train_size, eval_size);
   }
   log::debug("ready after {:.2f} s", all.since_start.seconds());
-  const StopSignals signals;
   TrainOutcome outcome;
   try {
     outcome = trainer.train();
@@ -256,6 +255,8 @@ ExitCode run_training(const TrainConfig& config, const Arguments& arguments, Mpi
                       const TrainingHooks& hooks) {
   session.host().set_deadline(static_cast<double>(config.training.ddp_timeout));
   OutputFolder folder(config.training, session.host());
+  // From here on, not only in the loop: a signal that comes while data is tokenised stops the run after its first step.
+  const StopSignals signals;
   try {
     return train(config, arguments, session, folder, hooks);
   } catch (const PeerFailed&) {

@@ -1,0 +1,83 @@
+#include "launcher/restart_policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "core/error.h"
+
+namespace dtrain {
+namespace {
+
+constexpr int kSignalled = 128;  // codes above it: ended by a signal
+
+bool is_final(int code) {
+  switch (static_cast<ExitCode>(code)) {
+    case ExitCode::kDone:
+    case ExitCode::kUsage:
+    case ExitCode::kData:
+    case ExitCode::kDisagree:
+    case ExitCode::kPreempted:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string killed_text(int code) {
+  if (code > kSignalled && code < kSignalled + 65) {
+    return fmt::format("killed: exit code {}, signal {} ({})", code, code - kSignalled, ::strsignal(code - kSignalled));
+  }
+  return fmt::format("killed: exit code {}", code);
+}
+
+// The exit code that counts, and what happened.
+std::pair<int, std::string> judged(const AttemptEnd& end) {
+  if (end.record && end.record->exit) {
+    const int code = *end.record->exit;
+    std::string text = code == 0 ? "done" : fmt::format("exit code {}: {}", code, end.record->reason);
+    if (!end.record->suspects.empty()) text += fmt::format(" (suspects: {})", fmt::join(end.record->suspects, ", "));
+    return {code, text};
+  }
+  if (end.code == static_cast<int>(ExitCode::kDone)) {
+    return {static_cast<int>(ExitCode::kInternal), "it left with exit code 0 but did not finish the run"};
+  }
+  const bool own = is_final(end.code) || end.code == static_cast<int>(ExitCode::kInternal) ||
+                   end.code == static_cast<int>(ExitCode::kIo) || end.code == static_cast<int>(ExitCode::kStalled);
+  return {end.code, own ? fmt::format("exit code {}", end.code) : killed_text(end.code)};
+}
+
+}  // namespace
+
+Decision RestartPolicy::after(const AttemptEnd& end) {
+  Decision decision;
+  std::tie(decision.exit, decision.what) = judged(end);
+  const bool progress = end.step && (!step_ || *end.step > *step_);
+  without_progress_ = progress ? 0 : without_progress_ + 1;
+  if (end.step) step_ = end.step;
+  if (is_final(decision.exit)) return decision;
+  if (end.was_told_to_stop) {
+    decision.what += "; not restarted, as it was to stop";
+    return decision;
+  }
+  if (without_progress_ >= kAttemptsWithoutProgress) {
+    decision.what += fmt::format("; no progress: {} attempts have published nothing new", without_progress_);
+    return decision;
+  }
+  if (restarts_ >= options_.max_restarts) {
+    decision.what += fmt::format("; --max-restarts {} reached", options_.max_restarts);
+    return decision;
+  }
+  ++restarts_;
+  decision.kind = Decision::Kind::kRestart;
+  decision.pause = std::min(options_.pause * std::exp2(std::max(0, without_progress_ - 1)), kLongestPause);
+  if (decision.exit == static_cast<int>(ExitCode::kIo)) {
+    decision.pause = std::max(decision.pause, kShortestPauseAfterIoError);
+  }
+  return decision;
+}
+
+}  // namespace dtrain
