@@ -124,8 +124,8 @@ class Cluster:
         rows = self.ask("sinfo", "--noheader", "--Node", "--partition=low", "--format=%N %T", check=False).split("\n")
         return dict(row.split() for row in rows if row.strip())
 
-    def submit(self, script, *options):
-        return int(self.ask("sbatch", "--parsable", *options, str(script)).split(";")[0])
+    def submit(self, *options):
+        return int(self.ask("sbatch", "--parsable", *options).split(";")[0])
 
     def job(self, number):
         """The fields of scontrol show job."""

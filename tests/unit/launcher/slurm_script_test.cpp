@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "launcher/slurm_command.h"
-#include "support/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace dtrain {
 namespace {
