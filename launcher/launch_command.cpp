@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
@@ -145,6 +146,7 @@ class Supervisor {
       Decision decision = policy.after(end);
       if (decision.kind == Decision::Kind::kFinish) {
         if (decision.exit != 0 || number > 1) log_end(number, watch.seconds(), end, decision.what);
+        record_end(number, decision);
         return decision.exit;
       }
       log_end(number, watch.seconds(), end,
@@ -155,6 +157,7 @@ class Supervisor {
       if (first_signal != 0) {
         log::warning("launch: signal {} ({}) before attempt {}: it is not started", first_signal.load(),
                      ::strsignal(first_signal), number + 1);
+        record_end(number, decision);
         return decision.exit;
       }
     }
@@ -225,6 +228,7 @@ class Supervisor {
       } catch (const Error& error) {
         log::warning("{}", error.what());
       }
+      has_written_ = true;
     }
     end.step = newest_step();
     return end;
@@ -244,6 +248,23 @@ class Supervisor {
     }
   }
 
+  // A rank that was killed could not write why: run.json says "running" for ever unless its supervisor corrects it.
+  void record_end(int number, const Decision& decision) const {
+    if (!has_written_) return;
+    try {
+      const RunLock lock(folder_);
+      std::optional<RunRecord> record = read_run_record(folder_);
+      if (!record || record->exit) return;
+      record->state = "failed";
+      record->exit = decision.exit;
+      record->reason = decision.what;
+      ::setenv("DTRAIN_ATTEMPT", std::to_string(number).c_str(), 1);
+      write_run_record(folder_, *record);
+    } catch (const Error& error) {
+      log::warning("launch: run.json is not corrected: {}", error.what());
+    }
+  }
+
   void log_end(int number, double seconds, const AttemptEnd& end, const std::string& text) const {
     log::warning("launch: attempt {} ended after {:.1f} s with {}: {}", number, seconds, step_text(end.step), text);
   }
@@ -251,6 +272,7 @@ class Supervisor {
   const Arguments& arguments_;
   fs::path folder_;
   bool resumes_ = false;
+  bool has_written_ = false;           // some attempt has taken the folder and written run.json
   std::vector<std::string> launcher_;  // empty: the program alone
 };
 

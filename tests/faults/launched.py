@@ -59,7 +59,7 @@ def names(out, prefix):
 def result(out):
     """All that an interrupted and an uninterrupted run must have in common: weights, optimizer, log of steps, best choice."""
     timings = ("runtime", "per_second")
-    log = [{key: value for key, value in entry.items() if not key.endswith(timings) and key not in ("spans", "time")}
+    log = [{key: value for key, value in entry.items() if not key.endswith(timings) and key not in ("seconds", "rank_seconds")}
            for entry in harness.log_records(out)]
     best = {key: record(out)[key] for key in ("state", "step", "best_step", "best_metric", "exit")}
     return {"digests": {name: harness.digest(out / name) for name in COMPARED}, "log": log, "best": best,
