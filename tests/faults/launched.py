@@ -15,7 +15,6 @@ OPTIONS = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 3, "save_
            "eval_steps": 3, "logging_steps": 1, "load_best_model_at_end": True, "metric_for_best_model": "loss",
            "learning_rate": 1e-3, "gradient_accumulation_steps": 2}
 MOMENTS = ("training", "evaluation", "saving", "pruning", "any")
-COMPARED = ("model.safetensors", f"checkpoint-{STEPS}/model.safetensors", f"checkpoint-{STEPS}/optimizer.safetensors")
 
 
 def children(pid):
@@ -56,13 +55,14 @@ def names(out, prefix):
         return []
 
 
-def result(out):
+def result(out, steps=STEPS):
     """All that an interrupted and an uninterrupted run must have in common: weights, optimizer, log of steps, best choice."""
     timings = ("runtime", "per_second")
     log = [{key: value for key, value in entry.items() if not key.endswith(timings) and key not in ("seconds", "rank_seconds")}
            for entry in harness.log_records(out)]
     best = {key: record(out)[key] for key in ("state", "step", "best_step", "best_metric", "exit")}
-    return {"digests": {name: harness.digest(out / name) for name in COMPARED}, "log": log, "best": best,
+    compared = ("model.safetensors", f"checkpoint-{steps}/model.safetensors", f"checkpoint-{steps}/optimizer.safetensors")
+    return {"digests": {name: harness.digest(out / name) for name in compared}, "log": log, "best": best,
             "checkpoints": sorted(names(out, "checkpoint-")), "debris": names(out, ".stage") + names(out, ".dead")}
 
 

@@ -145,6 +145,33 @@ def test_preemption_of_the_supervisor(row, recipe, whole):
     signals(row, "launch", recipe, whole, sample=1, full=20)
 
 
+@pytest.mark.row("F08", "SIGUSR2 in a long evaluation, which is left and repeated")
+def test_preemption_in_a_long_evaluation(row, recipe, tmp_path_factory, tiny_bert):
+    # 1000 examples one by one: the evaluation is longer than the training, and has 500 batches at which to stop.
+    folder = tmp_path_factory.mktemp("long_evaluation")
+    options = launched.OPTIONS | {"max_steps": 6, "per_device_eval_batch_size": 1}
+    slow = harness.recipe(folder, tiny_bert, training=options, data={"eval_samples": 1000})
+    outcome = harness.run(slow, "--set", f"training.output_dir={folder / 'whole'}", ranks=2, OMP_NUM_THREADS="1")
+    assert outcome.code == 0, outcome.text
+    for number in row.tries(sample=1, full=10):
+        out = folder / f"left-{number}"
+        with Launched(slow, out) as job:
+            # The record of step 3 is written before its evaluation, which begins at once.
+            assert job.until(lambda: 3 in steps_of(out) and job.ranks(), "step 3")
+            start = time.monotonic()
+            job.signal(signal.SIGUSR2, [job.rank(generator(f"long {number}").randrange(2))])
+            code = job.end()
+            seconds = time.monotonic() - start
+            state = record(out)
+            assert code == PREEMPTED and state["step"] == 3 and state["checkpoint"] == "checkpoint-3", job.text()
+            assert not [entry for entry in harness.log_records(out) if "eval_loss" in entry], job.text()
+            with Launched(slow, out, "--set", "training.resume_from_checkpoint=latest") as again:
+                assert again.end() == 0, job.text()
+            assert result(out, 6) == result(folder / "whole", 6), job.text()
+        row.passed(**{"seconds until exit": seconds})
+        shutil.rmtree(out)
+
+
 @pytest.mark.row("F10", "SIGTERM to mpirun, which kills its ranks a second later")
 def test_termination_of_mpirun(row, recipe, whole):
     for number in row.tries(sample=1, full=30):

@@ -66,8 +66,8 @@ std::optional<std::string> other_value(const Setting& setting, const std::vector
   std::vector<std::string> candidates = setting.constraint.choices;
   if (setting.section == "metrics") candidates.insert(candidates.begin(), R"(["accuracy"])");
   if (setting.type == SettingType::kTable) candidates.insert(candidates.end(), {"{a = 1}", "{num_cycles = 2}"});
-  if (setting.type == SettingType::kTableList) candidates.emplace_back(R"([{match = "bias", weight_decay = 0.5}])");
-  candidates.insert(candidates.end(), {"true", "false", "1", "2", "3", "64", "0.5", "0.25", "1.5", "x", R"(["x"])",
+  if (setting.type == SettingType::kTableList) candidates.emplace_back(R"([{pattern = "bias", weight_decay = 0.5}])");
+  candidates.insert(candidates.end(), {"true", "false", "0", "1", "2", "3", "64", "0.5", "0.25", "1.5", "x", R"(["x"])",
                                        R"(["x", "y"])", "500MB"});
   for (const std::string& candidate : candidates) {
     const std::string override = setting.name() + "=" + candidate;
