@@ -9,7 +9,6 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -27,6 +26,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "launcher/config_file.h"
+#include "launcher/rank_watch.h"
 #include "launcher/restart_policy.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 #include "trainer/checkpoint/run_json.h"
@@ -93,8 +93,7 @@ void wait_for_orphans() {
     if (reaped < 0 && errno == ECHILD) return;
     if (reaped > 0) continue;
     if (watch.seconds() > kOrphanSeconds) {
-      std::ifstream file(fmt::format("/proc/self/task/{}/children", ::getpid()));
-      for (pid_t child = 0; file >> child;) {
+      for (const pid_t child : children_of(::getpid())) {
         log::warning("process {} of the attempt is still there: killing it", child);
         ::kill(child, SIGKILL);
       }
@@ -209,6 +208,7 @@ class Supervisor {
     const fs::path file = folder_ / "run.json";
     const FileStamp before = stamp_of(file);
     AttemptEnd end;
+    RankWatch ranks;
     {
       ChildProcess child(
           {.arguments = command_of(number), .environment = {{"DTRAIN_ATTEMPT", std::to_string(number)}}});
@@ -218,7 +218,9 @@ class Supervisor {
           break;
         }
         pass_signals_on(child, end.was_told_to_stop);
+        for (const pid_t mpirun : children_of(::getpid())) ranks.look(mpirun);
       }
+      end.first_gone = ranks.first_gone();
       end.was_told_to_stop = end.was_told_to_stop || first_signal != 0;
     }
     if (end.code != 0) wait_for_orphans();
@@ -258,6 +260,7 @@ class Supervisor {
       record->state = "failed";
       record->exit = decision.exit;
       record->reason = decision.what;
+      record->suspects = decision.suspects;
       ::setenv("DTRAIN_ATTEMPT", std::to_string(number).c_str(), 1);
       write_run_record(folder_, *record);
     } catch (const Error& error) {

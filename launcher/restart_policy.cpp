@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <tuple>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -55,6 +57,11 @@ std::pair<int, std::string> judged(const AttemptEnd& end) {
 Decision RestartPolicy::after(const AttemptEnd& end) {
   Decision decision;
   std::tie(decision.exit, decision.what) = judged(end);
+  if (!(end.record && end.record->exit) && !end.first_gone.empty()) {
+    decision.what +=
+        fmt::format("; first to go: rank{} {}", end.first_gone.size() == 1 ? "" : "s", fmt::join(end.first_gone, ", "));
+    for (const int rank : end.first_gone) decision.suspects.push_back(fmt::format("rank {}", rank));
+  }
   const bool progress = end.step && (!step_ || *end.step > *step_);
   without_progress_ = progress ? 0 : without_progress_ + 1;
   if (end.step) step_ = end.step;

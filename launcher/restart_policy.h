@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "trainer/checkpoint/run_json.h"
 
@@ -15,14 +16,16 @@ struct AttemptEnd {
   std::optional<RunRecord> record;   // run.json, if this attempt has written it
   std::optional<std::int64_t> step;  // of the newest published checkpoint afterwards
   bool was_told_to_stop = false;     // the supervisor has passed a signal on to it
+  std::vector<int> first_gone = {};  // ranks that were gone before the others, where that could be seen
 };
 
 struct Decision {
   enum class Kind { kFinish, kRestart };
   Kind kind = Kind::kFinish;
-  int exit = 0;        // the exit code of the attempt: with kFinish that of the supervisor
-  double pause = 0;    // with kRestart: seconds before the next attempt
-  std::string what{};  // what happened, for one line
+  int exit = 0;                         // the exit code of the attempt: with kFinish that of the supervisor
+  double pause = 0;                     // with kRestart: seconds before the next attempt
+  std::string what{};                   // what happened, for one line
+  std::vector<std::string> suspects{};  // "rank 1": the first to go, of an attempt that could not say why it ended
 };
 
 struct RestartOptions {

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import faults
 import harness
 import launched
 from launched import MOMENTS, Launched, generator, record, result, steps_of
@@ -60,11 +61,13 @@ def strike_with_kill(job, target):
     return time.monotonic() - start
 
 
-def kills(row, target, recipe, whole, sample, full):
-    for number in row.tries(sample=sample, full=full, share=0.1):
+def kills(row, target, moment, recipe, whole, full):
+    """The sample is one try, at `moment`; the others go through all of them."""
+    first = MOMENTS.index(moment)
+    for number in row.tries(sample=1, full=full, share=0.1):
         rng = generator(f"{target} {number}")
         out = recipe.parent / f"{target} {number}".replace(" ", "-")
-        moment = MOMENTS[number % len(MOMENTS)]
+        moment = MOMENTS[(first + number) % len(MOMENTS)]
         with Launched(recipe, out, "--max-restarts", "20") as job:
             if job.moment(moment, rng.randrange(1, launched.STEPS - 3), rng):
                 at = max(steps_of(out), default=0)
@@ -86,30 +89,31 @@ def kills(row, target, recipe, whole, sample, full):
 
 @pytest.mark.row("F01", "kill -9 of a rank, at random")
 def test_kill_of_a_rank(row, recipe, whole):
-    kills(row, "rank 1", recipe, whole, sample=2, full=100)
+    kills(row, "rank 1", "evaluation", recipe, whole, full=100)
 
 
 @pytest.mark.row("F02", "kill -9 of rank 0, at random")
 def test_kill_of_rank_0(row, recipe, whole):
-    kills(row, "rank 0", recipe, whole, sample=3, full=100)
+    kills(row, "rank 0", "saving", recipe, whole, full=100)
 
 
 @pytest.mark.row("F03", "kill -9 of mpirun, at random")
 def test_kill_of_mpirun(row, recipe, whole):
-    kills(row, "mpirun", recipe, whole, sample=1, full=50)
+    kills(row, "mpirun", "any", recipe, whole, full=50)
 
 
 @pytest.mark.row("F04", "kill -9 of all ranks at once")
 def test_kill_of_all_ranks(row, recipe, whole):
-    kills(row, "all", recipe, whole, sample=1, full=50)
+    kills(row, "all", "pruning", recipe, whole, full=50)
 
 
-def signals(row, target, recipe, whole, sample, full):
-    for number in row.tries(sample=sample, full=full, share=0.06):
+def signals(row, target, moment, recipe, whole, full):
+    first = MOMENTS.index(moment)
+    for number in row.tries(sample=1, full=full, share=0.06):
         rng = generator(f"signal {target} {number}")
         out = recipe.parent / f"signal-{target}-{number}".replace(" ", "-")
         with Launched(recipe, out) as job:
-            moment = MOMENTS[number % len(MOMENTS)]
+            moment = MOMENTS[(first + number) % len(MOMENTS)]
             happened = job.moment(moment, rng.randrange(1, launched.STEPS - 3), rng)
             receiver = {"mpirun": job.mpirun, "rank": lambda: job.rank(rng.randrange(2)), "launch": lambda: job.process.pid}[target]()
             start = time.monotonic()
@@ -132,17 +136,17 @@ def signals(row, target, recipe, whole, sample, full):
 
 @pytest.mark.row("F08", "SIGUSR2 to mpirun, at random")
 def test_preemption_of_mpirun(row, recipe, whole):
-    signals(row, "mpirun", recipe, whole, sample=1, full=40)
+    signals(row, "mpirun", "saving", recipe, whole, full=40)
 
 
 @pytest.mark.row("F09", "SIGUSR2 to one rank, at random")
 def test_preemption_of_one_rank(row, recipe, whole):
-    signals(row, "rank", recipe, whole, sample=2, full=60)
+    signals(row, "rank", "training", recipe, whole, full=60)
 
 
 @pytest.mark.row("F08", "SIGUSR2 to the supervisor, at random")
 def test_preemption_of_the_supervisor(row, recipe, whole):
-    signals(row, "launch", recipe, whole, sample=1, full=20)
+    signals(row, "launch", "any", recipe, whole, full=20)
 
 
 @pytest.mark.row("F08", "SIGUSR2 in a long evaluation, which is left and repeated")
@@ -216,20 +220,23 @@ def test_crash_of_one_rank(kind, row, recipe, whole):
         out = recipe.parent / f"{kind}-{number}"
         rank, step = rng.randrange(2), rng.randrange(4, 25)
         plan = {"DTRAIN_FAULT": f"rank={rank} point=step at={step} kind={kind}"} if kind in ("throw", "exit") else {}
-        with Launched(recipe, out, **plan) as job:
+        with Launched(recipe, out, "--max-restarts", "1", **plan) as job:
             if not plan:
                 assert job.moment("training", step, rng)
                 job.signal(getattr(signal, f"SIG{kind}"), [job.rank(rank)])
                 assert job.end() == 0, job.text()
+                assert f"first to go: rank {rank};" in job.text(), job.text()
                 check_equal(job, whole)
             else:
                 # The plan holds for each attempt: the supervisor gives up, and nobody calls it a success.
                 code = job.end()
                 state = record(out)
                 assert code not in (0, PREEMPTED) and state["state"] == "failed" and state["exit"] == code, job.text()
-                assert "no progress" in job.text() and state["reason"], job.text()
+                assert "--max-restarts 1 reached" in job.text(), job.text()
                 if kind == "throw":
-                    assert code == INTERNAL and "fault point" in state["reason"]
+                    assert code == INTERNAL and "fault point" in state["reason"], job.text()
+                else:
+                    assert state["suspects"] == [f"rank {rank}"] and f"first to go: rank {rank}" in state["reason"], job.text()
                 with Launched(recipe, out, "--set", "training.resume_from_checkpoint=latest") as again:
                     assert again.end() == 0, job.text()
                 check_equal(job, whole)
@@ -267,7 +274,7 @@ def test_crash_loop(row, recipe):
         assert code == 137 and job.text().count("launch: attempt") == 4, job.text()
         assert "no progress" in job.text().splitlines()[-1], job.text()
         state = record(out)
-        assert state["state"] == "failed" and state["attempt"] == 4 and state["checkpoint"] == "checkpoint-6", state
+        assert state["suspects"] == ["rank 1"] and state["state"] == "failed" and state["attempt"] == 4 and state["checkpoint"] == "checkpoint-6", state
         row.passed()
         shutil.rmtree(out)
 
@@ -296,7 +303,8 @@ def test_two_jobs_on_one_folder(row, recipe, whole):
 def test_chaos(row, recipe, whole):
     rng = generator("chaos")
     out = recipe.parent / "chaos"
-    faults = ("rank 1", "rank 0", "mpirun", "all", "preempt")
+    most = 12 if faults.MINUTES else 3
+    kinds = ("rank 1", "rank 0", "mpirun", "all", "preempt")
     for number in row.tries(sample=1, full=60, share=0.15):
         code = None
         struck = []
@@ -304,9 +312,9 @@ def test_chaos(row, recipe, whole):
             with Launched(recipe, out, "--max-restarts", "100", "--set", "training.resume_from_checkpoint=latest") as job:
                 while True:
                     reached = max(steps_of(out), default=0)
-                    if len(struck) >= 5 or not job.moment(rng.choice(MOMENTS), min(reached + 1, launched.STEPS - 2), rng):
+                    if len(struck) >= most or not job.moment(rng.choice(MOMENTS), min(reached + 1, launched.STEPS - 2), rng):
                         break
-                    fault = rng.choice(faults)
+                    fault = rng.choice(kinds)
                     struck.append(fault)
                     if fault != "preempt":
                         strike_with_kill(job, fault)

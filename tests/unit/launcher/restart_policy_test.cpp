@@ -57,6 +57,14 @@ TEST(RestartPolicy, WorthRestarting) {
   EXPECT_THAT(after_one({.code = 137, .record = {}, .step = 5}).what, HasSubstr("signal 9 (Killed)"));
 }
 
+TEST(RestartPolicy, TheFirstToGoIsNamedUnlessTheRunKnowsBetter) {
+  const AttemptEnd killed{.code = 137, .record = record_of("running", std::nullopt), .step = 5, .first_gone = {2}};
+  EXPECT_THAT(after_one(killed).what, HasSubstr("first to go: rank 2"));
+  EXPECT_THAT(after_one(killed).suspects, testing::ElementsAre("rank 2"));
+  const AttemptEnd stalled{.code = 86, .record = record_of("failed", 86, "stalled"), .step = 5, .first_gone = {2}};
+  EXPECT_THAT(after_one(stalled).suspects, testing::IsEmpty());
+}
+
 TEST(RestartPolicy, ThreeAttemptsWithoutProgress) {
   RestartPolicy policy({.max_restarts = 100, .pause = 2}, 4);
   EXPECT_EQ(policy.after({.code = 137, .record = {}, .step = 4}).pause, 2);
