@@ -104,16 +104,19 @@ class Cluster:
                                                  stdout=output, stderr=subprocess.STDOUT, cwd=self.folder))
 
     def stop(self):
-        self.ask("scancel", "--signal=KILL", "--full", "--user=root", check=False)
-        self.ask("scancel", "--user=root", check=False)
-        until(self.logs, lambda: not self.ask("squeue", "--noheader", check=False).strip(), 60)
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        try:
+            self.ask("scancel", "--signal=KILL", "--full", "--user=root", check=False)
+            self.ask("scancel", "--user=root", check=False)
+            until(self.logs, lambda: not self.ask("squeue", "--noheader", check=False).strip(), 60)
+        finally:
+            for daemon in reversed(self.daemons):
+                daemon.terminate()
+            for daemon in self.daemons:
+                try:
+                    daemon.wait(20)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
 
     def ask(self, *line, check=True):
         done = subprocess.run(line, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
