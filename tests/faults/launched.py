@@ -128,14 +128,14 @@ class Launched:
             except ProcessLookupError:
                 pass
 
-    def until(self, condition, what):
+    def until(self, condition, what, pause=0.002):
         """Polls finely; returns False when the run ends first."""
         end = time.monotonic() + LIMIT
         while not condition():
             if self.process.poll() is not None:
                 return False
             assert time.monotonic() < end, f"not within {LIMIT} s: {what}\n{self.text()}"
-            time.sleep(0.002)
+            time.sleep(pause)
         return True
 
     def moment(self, name, after, rng):
@@ -143,9 +143,9 @@ class Launched:
         if not self.until(lambda: max(steps_of(self.out), default=0) >= after and self.ranks(), f"step {after}"):
             return False
         if name == "saving":
-            return self.until(lambda: names(self.out, ".stage"), "a save")
+            return self.until(lambda: names(self.out, ".stage"), "a save", pause=0)
         if name == "pruning":
-            return self.until(lambda: names(self.out, ".dead"), "a removal")
+            return self.until(lambda: names(self.out, ".dead"), "a removal", pause=0)
         if name == "evaluation":
             # The record of the step is there, that of its evaluation is not.
             return self.until(lambda: (steps_of(self.out) or [1])[-1] % 3 == 0 and steps_of(self.out).count(steps_of(self.out)[-1]) == 1,
@@ -156,10 +156,19 @@ class Launched:
         return True
 
     def end(self):
-        """The exit code of the supervisor; nothing of the job is left."""
+        """The exit code of the supervisor, after which no process holds the folder and nothing half-written is left of a run
+        that has ended."""
         code = self.process.wait(LIMIT)
-        assert not names("/dev/shm", "dtrain") or not [pid for pid in self.all_processes() if is_alive(pid)]
+        holders = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self.belongs(pid)]
+        assert not holders, f"left: {holders}\n{self.text()}"
         return code
+
+    def belongs(self, pid):
+        """Whether it is a process of this run: its command line names the folder."""
+        try:
+            return f"training.output_dir={self.out}".encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") and is_alive(pid)
+        except OSError:
+            return False
 
 
 def generator(number):
