@@ -33,7 +33,7 @@ std::string killed_text(int code) {
   if (code > kSignalled && code < kSignalled + 65) {
     return fmt::format("killed: exit code {}, signal {} ({})", code, code - kSignalled, ::strsignal(code - kSignalled));
   }
-  return fmt::format("killed: exit code {}", code);
+  return fmt::format("exit code {}, and the run could not say why", code);
 }
 
 // The exit code that counts, and what happened.
