@@ -154,8 +154,10 @@ class Supervisor {
       for (const Stopwatch paused; paused.seconds() < decision.pause && first_signal == 0;) pause_for(kPollSeconds);
       wait_for_lock(folder_);
       if (first_signal != 0) {
-        log::warning("launch: signal {} ({}) before attempt {}: it is not started", first_signal.load(),
-                     ::strsignal(first_signal), number + 1);
+        decision.exit = static_cast<int>(ExitCode::kPreempted);
+        decision.what = fmt::format("signal {} ({}) before attempt {}, which is not started", first_signal.load(),
+                                    ::strsignal(first_signal), number + 1);
+        log::warning("launch: {}", decision.what);
         record_end(number, decision);
         return decision.exit;
       }
@@ -257,7 +259,7 @@ class Supervisor {
       const RunLock lock(folder_);
       std::optional<RunRecord> record = read_run_record(folder_);
       if (!record || record->exit) return;
-      record->state = "failed";
+      record->state = decision.exit == static_cast<int>(ExitCode::kPreempted) ? "preempted" : "failed";
       record->exit = decision.exit;
       record->reason = decision.what;
       record->suspects = decision.suspects;

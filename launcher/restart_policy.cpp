@@ -36,6 +36,14 @@ std::string killed_text(int code) {
   return fmt::format("exit code {}, and the run could not say why", code);
 }
 
+bool is_own(int code) {
+  return is_final(code) || code == static_cast<int>(ExitCode::kInternal) || code == static_cast<int>(ExitCode::kIo) ||
+         code == static_cast<int>(ExitCode::kStalled);
+}
+
+// Nobody could say why: a rank or mpirun was killed.
+bool was_killed(const AttemptEnd& end) { return !(end.record && end.record->exit) && !is_own(end.code); }
+
 // The exit code that counts, and what happened.
 std::pair<int, std::string> judged(const AttemptEnd& end) {
   if (end.record && end.record->exit) {
@@ -47,9 +55,7 @@ std::pair<int, std::string> judged(const AttemptEnd& end) {
   if (end.code == static_cast<int>(ExitCode::kDone)) {
     return {static_cast<int>(ExitCode::kInternal), "it left with exit code 0 but did not finish the run"};
   }
-  const bool own = is_final(end.code) || end.code == static_cast<int>(ExitCode::kInternal) ||
-                   end.code == static_cast<int>(ExitCode::kIo) || end.code == static_cast<int>(ExitCode::kStalled);
-  return {end.code, own ? fmt::format("exit code {}", end.code) : killed_text(end.code)};
+  return {end.code, was_killed(end) ? killed_text(end.code) : fmt::format("exit code {}", end.code)};
 }
 
 }  // namespace
@@ -66,6 +72,11 @@ Decision RestartPolicy::after(const AttemptEnd& end) {
   without_progress_ = progress ? 0 : without_progress_ + 1;
   if (end.step) step_ = end.step;
   if (is_final(decision.exit)) return decision;
+  if (end.was_told_to_stop && was_killed(end)) {
+    decision.exit = static_cast<int>(ExitCode::kPreempted);
+    decision.what += "; it was to stop, but could not publish: the next run goes on from the newest checkpoint";
+    return decision;
+  }
   if (end.was_told_to_stop) {
     decision.what += "; not restarted, as it was to stop";
     return decision;

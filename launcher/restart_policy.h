@@ -46,6 +46,7 @@ class RestartPolicy {
   // run.json decides; the code of mpirun, which is 1 or 137 for many reasons, only where this attempt wrote none. Exit
   // code 0 is success only if run.json says "done".
   //   0, 64, 65, 66, 75              finish with that code
+  //   killed, told to stop           finish with 75: to be started again, from the newest checkpoint
   //   70, 74, 86, killed, unknown    restart, unless told to stop, or max_restarts are used up, or the last three
   //                                  attempts have published nothing new
   [[nodiscard]] Decision after(const AttemptEnd& end);
