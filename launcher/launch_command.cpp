@@ -179,6 +179,10 @@ class Supervisor {
     } else {
       // A rank that is gone ends the others, as under mpirun.
       launcher_.insert(launcher_.end(), {"--mpi=pmix", "--kill-on-bad-exit=1"});
+      // Since Slurm 22.05 srun does not take this one from the job, and would give each rank a single core.
+      if (const char* cpus = std::getenv("SLURM_CPUS_PER_TASK")) {
+        launcher_.push_back(fmt::format("--cpus-per-task={}", cpus));
+      }
       if (arguments_.ranks > 0) launcher_.push_back(fmt::format("--ntasks={}", arguments_.ranks));
     }
     for (std::string& word : words_of(arguments_.launcher_args)) launcher_.push_back(std::move(word));
