@@ -80,9 +80,11 @@ ChildProcess::ChildProcess(const ChildOptions& options) {
   std::vector<std::string> environment = environment_with(options.environment);
   SpawnSettings settings;
   posix_spawn_file_actions_addopen(&settings.files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&settings.files, STDOUT_FILENO, options.output.c_str(),
-                                   O_WRONLY | O_CREAT | O_APPEND, 0644);
-  posix_spawn_file_actions_adddup2(&settings.files, STDOUT_FILENO, STDERR_FILENO);
+  if (!options.output.empty()) {
+    posix_spawn_file_actions_addopen(&settings.files, STDOUT_FILENO, options.output.c_str(),
+                                     O_WRONLY | O_CREAT | O_APPEND, 0644);
+    posix_spawn_file_actions_adddup2(&settings.files, STDOUT_FILENO, STDERR_FILENO);
+  }
   posix_spawn_file_actions_addclosefrom_np(&settings.files, STDERR_FILENO + 1);
   // Signals that this process blocks or ignores are the child's to have.
   sigset_t none;

@@ -19,7 +19,7 @@ namespace dtrain {
 
 struct ChildOptions {
   std::vector<std::string> arguments;                              // the first is the program's path
-  std::filesystem::path output;                                    // what it prints is appended here
+  std::filesystem::path output{};                                  // what it prints is appended here; "": our outputs
   std::vector<std::pair<std::string, std::string>> environment{};  // besides this process's own
   int niceness = 0;                                                // 19: only when nobody else wants the core
 };

@@ -36,6 +36,10 @@ Error system_error(const std::string& what, int errno_value) {
     case ENFILE:
       hint = "raise the limit of open files (ulimit -n)";
       break;
+    case ENOMEM:
+      // Not the disk's fault: mapping a file is often the first thing that a process short of memory fails at.
+      return {ExitCode::kInternal, fmt::format("{}: {}", what, std::strerror(errno_value)),
+              "memory is short: lower per_device_train_batch_size, or give the job more memory (ulimit -v, cgroup)"};
     default:
       break;
   }

@@ -36,7 +36,8 @@ std::string failure_text(const Error& error, const World& world, std::int64_t st
   const bool shared = error.code() == ExitCode::kUsage || error.code() == ExitCode::kDisagree ||
                       std::string_view(error.what()).starts_with("step ");
   std::string where;
-  if (world.world_size > 1 && !shared) where = fmt::format("rank {} on {}", world.rank, world.host);
+  const bool names_rank = std::string_view(error.what()).starts_with("rank ");
+  if (world.world_size > 1 && !shared && !names_rank) where = fmt::format("rank {} on {}", world.rank, world.host);
   if (step > 0 && !shared) where += fmt::format("{}step {}", where.empty() ? "" : " at ", step);
   std::string text = fmt::format("error: {}{}{}\n", where, where.empty() ? "" : ": ", error.what());
   if (!error.hint().empty()) text += fmt::format("hint: {}\n", error.hint());

@@ -16,14 +16,17 @@
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 12> kCommands = {"train",  "evaluate", "predict", "prepare", "export", "sweep",
-                                                        "report", "explain",  "inspect", "config",  "doctor", "help"};
-constexpr std::array<std::string_view, 13> kOptions = {
-    "--set",        "--ranks",    "--bind",      "--model", "--data",   "--out", "--dtype", "--max-shard-size",
-    "--unlabelled", "--markdown", "--arguments", "--help",  "--version"};
+constexpr std::array<std::string_view, 14> kCommands = {"train",  "evaluate", "predict", "prepare", "export", "sweep",
+                                                        "launch", "slurm",    "report",  "explain", "inspect", "config",
+                                                        "doctor", "help"};
+constexpr std::array<std::string_view, 6> kFlags = {"--unlabelled", "--markdown", "--arguments",
+                                                    "--submit",     "--help",     "--version"};
 // Those with a value in the next word.
-constexpr std::array<std::string_view, 8> kValueOptions = {"--set",  "--ranks", "--bind",  "--model",
-                                                           "--data", "--out",   "--dtype", "--max-shard-size"};
+constexpr std::array<std::string_view, 21> kValueOptions = {
+    "--set",           "--ranks",          "--bind",         "--model",   "--data",      "--out",
+    "--dtype",         "--max-shard-size", "--max-restarts", "--backoff", "--launcher",  "--launcher-args",
+    "--nodes",         "--ranks-per-node", "--job-name",     "--time",    "--partition", "--account",
+    "--gpus-per-node", "--cpus-per-rank",  "--sbatch"};
 
 const char* const kSeeHelp = "dtrain --help shows commands, options and examples";
 
@@ -32,12 +35,14 @@ bool is_option(std::string_view word) { return word.size() > 1 && word[0] == '-'
 // The options are checked by hand first, because a mistyped one swallows the words after it, and the message would then
 // be about those.
 void check_options(const std::vector<std::string>& words) {
+  std::vector<std::string_view> options(kFlags.begin(), kFlags.end());
+  options.insert(options.end(), kValueOptions.begin(), kValueOptions.end());
   for (const std::string& word : words) {
     if (word == "--") return;
     if (!is_option(word) || word == "-h") continue;
     const std::string name = word.substr(0, word.find('='));
-    if (std::find(kOptions.begin(), kOptions.end(), name) != kOptions.end()) continue;
-    const std::string near = nearest_name(name, kOptions);
+    if (std::find(options.begin(), options.end(), name) != options.end()) continue;
+    const std::string near = nearest_name(name, options);
     throw usage_error(
         fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format(": did you mean {}?", near)),
         kSeeHelp);
@@ -131,6 +136,29 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   sweep->add_option("file", parsed.file)->required();
   sweep->add_option("--ranks", parsed.ranks)->check(CLI::Range(1, 65536));
   add_shared(sweep);
+  CLI::App* launch = app.add_subcommand("launch");
+  launch->add_option("file", parsed.file)->required();
+  launch->add_option("--ranks", parsed.ranks)->check(CLI::Range(1, 65536));
+  launch->add_option("--max-restarts", parsed.max_restarts)->check(CLI::Range(0, 1000000));
+  launch->add_option("--backoff", parsed.backoff)->check(CLI::Range(0.0, 3600.0));
+  launch->add_option("--launcher", parsed.launcher)->check(CLI::IsMember({"mpirun", "srun"}));
+  launch->add_option("--launcher-args", parsed.launcher_args);
+  add_shared(launch);
+  CLI::App* slurm = app.add_subcommand("slurm");
+  slurm->add_option("file", parsed.file)->required();
+  slurm->add_option("--nodes", parsed.slurm.nodes)->check(CLI::Range(1, 65536));
+  slurm->add_option("--ranks-per-node", parsed.slurm.ranks_per_node)->check(CLI::Range(1, 1024));
+  slurm->add_option("--job-name", parsed.slurm.name);
+  slurm->add_option("--time", parsed.slurm.time);
+  slurm->add_option("--partition", parsed.slurm.partition);
+  slurm->add_option("--account", parsed.slurm.account);
+  slurm->add_option("--gpus-per-node", parsed.slurm.gpus_per_node)->check(CLI::Range(0, 1024));
+  slurm->add_option("--cpus-per-rank", parsed.slurm.cpus_per_rank)->check(CLI::Range(1, 4096));
+  slurm->add_option("--sbatch", parsed.slurm.sbatch_options)->allow_extra_args(false);
+  slurm->add_option("--max-restarts", parsed.max_restarts)->check(CLI::Range(0, 1000000));
+  slurm->add_option("--out", parsed.out);
+  slurm->add_flag("--submit", parsed.slurm.submit);
+  add_shared(slurm);
   CLI::App* report = app.add_subcommand("report");
   CLI::Option* report_folder = report->add_option("folder", parsed.folder);
   report->add_option("--out", parsed.out);
@@ -162,6 +190,8 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   if (*prepare) parsed.command = Arguments::Command::kPrepare;
   if (*export_model) parsed.command = Arguments::Command::kExport;
   if (*sweep) parsed.command = Arguments::Command::kSweep;
+  if (*launch) parsed.command = Arguments::Command::kLaunch;
+  if (*slurm) parsed.command = Arguments::Command::kSlurm;
   if (*report) parsed.command = Arguments::Command::kReport;
   if (*explain) parsed.command = Arguments::Command::kExplain;
   if (*inspect) parsed.command = Arguments::Command::kInspect;
@@ -206,6 +236,8 @@ Commands
   dtrain prepare FILE.toml     tokenise the data now, so that a later run starts at once; prints a table of what is there
   dtrain export FOLDER --out NEW   the model of a run or checkpoint as a clean folder for the Hub, maybe in another type
   dtrain sweep FILE.toml       search the settings that [sweep] names: one run for each trial (docs/sweep.md)
+  dtrain launch FILE.toml      train under a supervisor that starts a failed run again from its newest checkpoint
+  dtrain slurm FILE.toml       write the batch script of a Slurm job that goes on after preemption and time limit
   dtrain report FOLDER         the run in this output_dir as one HTML page: charts, evaluations, settings
   dtrain explain FOLDER        after a stall (exit code 86): which rank held up the run in this output_dir, and where
   dtrain inspect FOLDER        verify the checkpoints of this output_dir and print what they are (dtrain inspect --help)
@@ -222,10 +254,20 @@ Options
   --model FOLDER               evaluate, predict: another model: a checkpoint, or one of the Hub
   --data FILE                  evaluate, predict: other data than data.eval
   --out FILE                   evaluate: write the results as JSON; predict: default predictions.jsonl in output_dir;
-                               report: default report.html in the folder; export: the new folder
+                               report: default report.html in the folder; export: the new folder;
+                               slurm: the script, default that of the file with .sbatch for .toml
   --dtype TYPE                 export: float32, float16 or bfloat16; default: as the weights are
   --max-shard-size SIZE        export: cut the weights into files of at most this size (5GB; 500MB, 2GiB)
-  --ranks N                    sweep: start each trial with mpirun -np N
+  --ranks N                    sweep, launch: start each trial or attempt with mpirun -np N
+  --max-restarts N             launch, slurm: attempts after the first (10)
+  --backoff SECONDS            launch: pause before a restart (1); doubles while nothing new is published
+  --launcher mpirun|srun       launch: what starts the ranks (mpirun); srun inside a job of Slurm
+  --launcher-args "WORDS"      launch: words for it: --launcher-args="--hostfile hosts"
+  --nodes N --ranks-per-node N slurm: the ranks (1 and 1)
+  --gpus-per-node N            slurm: default one for each rank, none with training.use_cpu
+  --cpus-per-rank N --time TIME --partition NAME --account NAME --job-name NAME    slurm: as sbatch understands them
+  --sbatch=OPTION              slurm: any other option of sbatch; may be repeated
+  --submit                     slurm: submit the script too
   --unlabelled                 predict: the data has no labels
   --version                    versions of dtrain and its libraries
   --help                       this text
@@ -234,6 +276,8 @@ Examples
   dtrain imdb.toml                                     one process: one GPU, or the CPU
   mpirun -np 4 dtrain imdb.toml                        four ranks on this machine, one GPU each
   srun --mpi=pmix dtrain imdb.toml                     the ranks of a Slurm job, one per GPU
+  dtrain launch --ranks 4 --max-restarts 10 imdb.toml  as mpirun -np 4, and again when a rank was killed
+  dtrain slurm imdb.toml --nodes 2 --ranks-per-node 4 --time 24:00:00 --submit     docs/clusters.md
   dtrain imdb.toml --set training.learning_rate=1e-4 --set training.output_dir=results/b
   dtrain imdb.toml --set training.resume_from_checkpoint=latest
   dtrain predict imdb.toml --data new.jsonl --unlabelled --out new-predicted.jsonl

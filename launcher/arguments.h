@@ -8,6 +8,20 @@
 
 namespace dtrain {
 
+// What `dtrain slurm` asks Slurm for; empty: as the site says.
+struct SlurmJob {
+  int nodes = 1;
+  int ranks_per_node = 1;
+  std::string name;  // "": that of the file
+  std::string time;
+  std::string partition;
+  std::string account;
+  int gpus_per_node = -1;  // -1: one for each rank, none with training.use_cpu
+  int cpus_per_rank = 0;
+  std::vector<std::string> sbatch_options;  // lines of the script as they are
+  bool submit = false;
+};
+
 struct Arguments {
   enum class Command {
     kTrain,
@@ -16,6 +30,8 @@ struct Arguments {
     kPrepare,
     kExport,
     kSweep,
+    kLaunch,
+    kSlurm,
     kReport,
     kExplain,
     kInspect,
@@ -25,17 +41,22 @@ struct Arguments {
     kVersion
   };
   Command command = Command::kTrain;
-  std::string file;                    // of kTrain, kEvaluate, kPredict, kPrepare, kSweep and kConfig
+  std::string file;                    // of kTrain, kEvaluate, kPredict, kPrepare, kSweep, kLaunch, kSlurm and kConfig
   std::vector<std::string> overrides;  // --set, in order
   BindMode bind = BindMode::kFair;
   std::string model;  // evaluate, predict: the folder of the model, "" for training.output_dir
   std::string data;   // evaluate, predict: the data, "" for data.eval
   std::string out;    // evaluate, predict, report: the file to write, "" for the one in the folder; export: the folder
-  bool unlabelled = false;      // predict: the data has no label column
-  bool markdown = false;        // config: the page of all settings instead
-  bool arguments_page = false;  // config: the page from TrainingArguments to dtrain instead
-  int ranks = 0;                // sweep: mpirun starts each trial with so many; 0: without mpirun
-  std::string section;          // help: the section whose settings to explain, "" for the general help
+  bool unlabelled = false;          // predict: the data has no label column
+  bool markdown = false;            // config: the page of all settings instead
+  bool arguments_page = false;      // config: the page from TrainingArguments to dtrain instead
+  int ranks = 0;                    // sweep, launch: mpirun starts so many; 0: without mpirun
+  int max_restarts = 10;            // launch, slurm: attempts after the first
+  double backoff = 1;               // launch: seconds before the first restart
+  std::string launcher = "mpirun";  // launch: what starts the ranks
+  std::string launcher_args;        // launch: words for it, before the program
+  SlurmJob slurm;
+  std::string section;  // help: the section whose settings to explain, "" for the general help
   // doctor: where the disk is measured; report, explain: the run; export, inspect: the run or the checkpoint
   std::string folder = ".";
   std::string dtype;         // export: type of the weights, "" for the stored one

@@ -2,13 +2,8 @@
 
 #include <filesystem>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include "core/digest.h"
 #include "core/error.h"
 #include "core/file.h"
-#include "dist/agreement.h"
 #include "trainer/first_rank.h"
 
 namespace dtrain {
@@ -23,17 +18,9 @@ std::string read_config_file(const std::string& path) {
 
 std::string share_config_file(const Arguments& arguments, HostComm& host) {
   const std::string bytes = on_first_rank(host, "configuration file", [&] { return read_config_file(arguments.file); });
-  if (host.size() == 1) return bytes;
-  std::string digest = digest_of(bytes);
   std::error_code ignored;
-  if (host.rank() != 0 && std::filesystem::is_regular_file(expand_home(arguments.file), ignored)) {
-    digest = digest_of(read_config_file(arguments.file));
-  }
-  agree(host, "command line",
-        {{"configuration file", arguments.file},
-         {"its content", digest},
-         {"--set", fmt::format("{}", fmt::join(arguments.overrides, " "))}});
-  return bytes;
+  if (host.rank() == 0 || !std::filesystem::is_regular_file(expand_home(arguments.file), ignored)) return bytes;
+  return read_config_file(arguments.file);
 }
 
 }  // namespace dtrain

@@ -1,4 +1,4 @@
-// The configuration file as all ranks see it: rank 0 reads it, the bytes travel.
+// The configuration file as the ranks see it.
 #pragma once
 
 #include <string>
@@ -11,8 +11,8 @@ namespace dtrain {
 // Local. Throws Error(kUsage) when the file cannot be read: the command line names it.
 [[nodiscard]] std::string read_config_file(const std::string& path);
 
-// Collective. The bytes that rank 0 reads. Where another rank sees a file of that name too (a shared disk, or a copy),
-// it must be the same; different command lines or files are Error(kDisagree) with the ranks.
+// Collective. The bytes this rank works with: those of its own file of that name where there is one (a shared disk, or
+// a copy that may differ), else those that rank 0 reads.
 [[nodiscard]] std::string share_config_file(const Arguments& arguments, HostComm& host);
 
 }  // namespace dtrain

@@ -10,6 +10,7 @@
 
 #include "configs/config_text.h"
 #include "configs/load_config.h"
+#include "configs/setting.h"
 #include "core/log.h"
 #include "dist/agreement.h"
 #include "dist/core_binding.h"
@@ -39,6 +40,21 @@ void log_devices(const World& world, HostComm& host, const ChosenDevice& device,
   for (std::size_t rank = 0; rank < all.size(); ++rank) log::info("rank {} on {}", rank, all[rank]);
 }
 
+// Collective. With another number of threads, sums are divided otherwise and end in other bits.
+void agree_on_threads(HostComm& host, int threads, bool reproducible) {
+  try {
+    agree(host, "number of threads", {{"threads of a rank", std::to_string(threads)}});
+  } catch (const Error& error) {
+    if (reproducible) {
+      throw disagree_error(
+          error.what(),
+          "training.reproducible needs the same number on every rank: set OMP_NUM_THREADS, or choose a "
+          "number of ranks that divides the cores");
+    }
+    if (host.rank() == 0) log::warning("{}: another run may end in other last digits", error.what());
+  }
+}
+
 // What torch.use_deterministic_algorithms and transformers.enable_full_determinism switch. cuBLAS reads the variable
 // when it starts, which is later.
 void use_deterministic_algorithms(const c10::Device& device) {
@@ -63,8 +79,21 @@ TrainConfig agreed_config(const Arguments& arguments, const World& world, HostCo
   if (world.is_first()) {
     for (const std::string& warning : loaded.warnings) log::warning("{}", warning);
   }
-  std::vector<AgreementItem> items = {{"settings", config_digest(loaded.config)}};
+  // One by one, so that a difference is named; together they are one message of a digest.
+  std::vector<AgreementItem> items;
+  for (const Setting& setting : all_settings()) {
+    const Json value = setting.get(loaded.config);
+    items.push_back({setting.name(), value.is_null() ? "not set" : value_text(setting, value)});
+  }
+  items.insert(items.end(), {{"the command", std::to_string(static_cast<int>(arguments.command))},
+                             {"--bind", arguments.bind == BindMode::kNone ? "none" : "fair"},
+                             {"--model", arguments.model},
+                             {"--data", arguments.data},
+                             {"--out", arguments.out},
+                             {"--unlabelled", arguments.unlabelled ? "yes" : "no"}});
   for (const auto& [name, version] : versions()) items.push_back({name, version});
+  items.push_back({"the build", build_id("dtrain")});
+  items.push_back({"the build of LibTorch", build_id("torch")});
   agree(host, "configuration", items);
   return std::move(loaded.config);
 }
@@ -85,6 +114,7 @@ JobDevice set_up_device(const TrainingConfig& training, const Arguments& argumen
                                             *training.tf32 ? at::Float32Precision::TF32 : at::Float32Precision::IEEE);
   }
   log_devices(world, session.host(), device, share);
+  agree_on_threads(session.host(), share.threads, training.reproducible);
   return {device.device, share.threads};
 }
 

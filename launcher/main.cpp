@@ -13,9 +13,11 @@
 #include "launcher/explain_command.h"
 #include "launcher/export_command.h"
 #include "launcher/inspect_command.h"
+#include "launcher/launch_command.h"
 #include "launcher/model_commands.h"
 #include "launcher/prepare_command.h"
 #include "launcher/report_command.h"
+#include "launcher/slurm_command.h"
 #include "launcher/sweep_command.h"
 #include "launcher/train_command.h"
 #include "launcher/versions.h"
@@ -47,6 +49,10 @@ ExitCode run(const Arguments& arguments, dtrain::MpiSession& session) {
       return first ? dtrain::run_inspect(arguments) : ExitCode::kDone;
     case Arguments::Command::kSweep:
       return dtrain::run_sweep(arguments, session.world());
+    case Arguments::Command::kLaunch:
+      return dtrain::run_launch(arguments, session.world());
+    case Arguments::Command::kSlurm:
+      return first ? dtrain::run_slurm(arguments) : ExitCode::kDone;
     case Arguments::Command::kDoctor:
       return dtrain::run_doctor(arguments, session);
     case Arguments::Command::kPrepare:

@@ -221,7 +221,6 @@ std::optional<ExitCode> attempt(const TrainConfig& config, const Attempts& all, 
   }
   log::debug("ready after {:.2f} s", all.since_start.seconds());
   loading.reset();
-  const StopSignals signals;
   TrainOutcome outcome;
   try {
     outcome = trainer.train();
@@ -294,6 +293,8 @@ ExitCode run_training(const TrainConfig& config, const Arguments& arguments, Mpi
   session.host().set_deadline(static_cast<double>(config.training.ddp_timeout));
   OutputFolder folder(config.training, session.host());
   const WatchedFolder watched(config, session, folder);
+  // From here on, not only in the loop: a signal that comes while data is tokenised stops the run after its first step.
+  const StopSignals signals;
   try {
     return train(config, arguments, session, folder, hooks);
   } catch (const PeerFailed& error) {

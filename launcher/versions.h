@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,10 @@ namespace dtrain {
 
 // (name, version): dtrain, its compiler, LibTorch, MPI. The same list on equal builds.
 [[nodiscard]] std::vector<std::pair<std::string, std::string>> versions();
+
+// Of all files of this process whose names hold `name` ("dtrain": the program and its libraries), a digest of the build
+// ids that the linker gave them: equal for copies of one build. "" when none has one.
+[[nodiscard]] std::string build_id(std::string_view name);
 
 // For --version: one line each.
 [[nodiscard]] std::string version_text();

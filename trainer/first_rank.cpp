@@ -32,7 +32,10 @@ std::string on_first_rank(HostComm& host, std::string_view name, const std::func
   host.broadcast(name, message, 0);
   if (message.at(0) == '+') return message.substr(1);
   const Json failure = parse_json(message.substr(1), std::string(name));
-  throw Error(static_cast<ExitCode>(failure.at(0).get<int>()), failure.at(1).get<std::string>(),
+  // Whichever rank reports it: this is where it happened. What the command line is wrong about is not rank 0's.
+  const auto code = static_cast<ExitCode>(failure.at(0).get<int>());
+  const bool says_where = host.rank() != 0 && code != ExitCode::kUsage && code != ExitCode::kDisagree;
+  throw Error(code, (says_where ? "rank 0: " : "") + failure.at(1).get<std::string>(),
               failure.at(2).get<std::string>());
 }
 

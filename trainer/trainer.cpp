@@ -46,6 +46,11 @@ ReducerOptions reducer_options(const TrainingConfig& training) {
   return options;
 }
 
+// Thrown on all ranks at the same batch of an evaluation when one of them has been told to stop.
+struct EvaluationStopped {
+  int signal = 0;
+};
+
 }  // namespace
 
 std::int64_t resolved_steps(double setting, std::int64_t total_steps) {
@@ -371,7 +376,15 @@ void Trainer::act_on_control() {
   if (signal_ != 0) return;
   if (control.should_evaluate) {
     control.should_evaluate = false;
-    const OrderedJson record = evaluate();
+    OrderedJson record;
+    try {
+      record = evaluate_unless_stopped();
+    } catch (const EvaluationStopped& stopped) {
+      // Nothing of it counts: the run that goes on evaluates, and saves, first of all.
+      signal_ = stopped.signal;
+      control.should_evaluate = true;
+      return;
+    }
     if (learning_rates_->follow_metric()) follow_metric(record);
     const bool improved = config_.training.metric_for_best_model && update_best(record);
     if (config_.training.save_strategy == "best") control.should_save = improved;
@@ -417,6 +430,23 @@ void Trainer::log_training() {
 }
 
 OrderedJson Trainer::evaluate() {
+  return evaluate([](std::int64_t /*done*/) {});
+}
+
+OrderedJson Trainer::evaluate_unless_stopped() {
+  if (!parts_.received_signal || !parts_.eval_data) return evaluate();
+  // Ranks may differ by one in their number of batches: they ask each other after those that all of them have.
+  const std::int64_t size = config_.training.per_device_eval_batch_size;
+  const std::int64_t common = (parts_.eval_data->size() + size - 1) / size / host_.size();
+  return evaluate([this, common](std::int64_t done) {
+    if (done > common) return;
+    std::vector<std::int64_t> signal{parts_.received_signal()};
+    host_.all_reduce_max("stop while evaluating", signal);
+    if (signal[0] != 0) throw EvaluationStopped{static_cast<int>(signal[0])};
+  });
+}
+
+OrderedJson Trainer::evaluate(const std::function<void(std::int64_t)>& after_batch) {
   if (!parts_.eval_data) throw usage_error("there is no evaluation data", "set data.eval");
   const WatchSection section(Section::kEval);
   fault_point("evaluate", state_.global_step);
@@ -426,6 +456,7 @@ OrderedJson Trainer::evaluate() {
                        [&](std::int64_t done, std::int64_t total) {
                          watch_progress(Section::kEval);
                          callbacks_.on_prediction_step(state_, state_.control, done, total);
+                         after_batch(done);
                        });
   OrderedJson record = evaluation_record(result);
   add_position(record);

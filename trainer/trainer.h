@@ -68,7 +68,8 @@ struct TrainerParts {
   HostComm* host = nullptr;  // outlives the Trainer
   std::shared_ptr<Communicator> communicator;
   c10::Device device = c10::Device(c10::kCPU);
-  // The number of a signal that asks this rank to stop, else 0. Asked once per step. May be empty.
+  // The number of a signal that asks this rank to stop, else 0. Asked once per step and batch of an evaluation within
+  // the training. May be empty.
   std::function<int()> received_signal;
 };
 
@@ -126,6 +127,10 @@ class Trainer {
   void train_one_step(const std::vector<Batch>& micro_batches, double waited);
   void check_replicas_agree();
   void act_on_control();
+  // `after_batch` gets the number of batches that this rank has evaluated; what it throws leaves the evaluation.
+  OrderedJson evaluate(const std::function<void(std::int64_t done)>& after_batch);
+  // Throws EvaluationStopped after the batch at which a signal has reached some rank.
+  OrderedJson evaluate_unless_stopped();
   void log_training();
   void add_position(OrderedJson& record) const;  // epoch, and the tokens seen when they are wanted
   [[nodiscard]] double best_model_metric(const OrderedJson& record) const;

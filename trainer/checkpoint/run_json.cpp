@@ -1,10 +1,23 @@
 #include "trainer/checkpoint/run_json.h"
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "core/file.h"
 #include "trainer/checkpoint/json_fields.h"
 
 namespace dtrain {
 namespace fs = std::filesystem;
+namespace {
+
+int attempt_of_this_process() {
+  // `dtrain launch` counts from 1, Slurm its restarts from 0 (unset at first).
+  if (const char* attempt = std::getenv("DTRAIN_ATTEMPT")) return std::max(1, std::atoi(attempt));
+  if (const char* restarts = std::getenv("SLURM_RESTART_COUNT")) return 1 + std::max(0, std::atoi(restarts));
+  return 1;
+}
+
+}  // namespace
 
 void write_run_record(const fs::path& output_dir, const RunRecord& record) {
   const OrderedJson json = {{"state", record.state},
@@ -14,6 +27,7 @@ void write_run_record(const fs::path& output_dir, const RunRecord& record) {
                             {"best_metric", json_or_null(record.best_metric)},
                             {"best_checkpoint", json_or_null(record.best_checkpoint)},
                             {"exit", json_or_null(record.exit)},
+                            {"attempt", attempt_of_this_process()},
                             {"reason", record.reason},
                             {"suspects", record.suspects},
                             {"hub", json_or_null(record.hub)}};

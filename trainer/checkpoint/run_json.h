@@ -25,6 +25,7 @@ struct RunRecord {
   std::optional<std::string> hub = std::nullopt;  // with push_to_hub, at the end: "uploaded to ..." or "failed: ..."
 };
 
+// Adds "attempt", counted by `dtrain launch` or by Slurm.
 void write_run_record(const std::filesystem::path& output_dir, const RunRecord& record);
 // Nothing when there is no run.json; Error(kData) with file and key when it cannot be read.
 [[nodiscard]] std::optional<RunRecord> read_run_record(const std::filesystem::path& output_dir);

@@ -50,6 +50,7 @@ TEST(Failure, TheLineNamesRankHostAndStepWhereTheyMatter) {
   EXPECT_EQ(failure_text(data_error("bad"), world, 0), "error: rank 1 on node7: bad\n");
   EXPECT_EQ(failure_text(usage_error("bad"), world, 0), "error: bad\n");
   EXPECT_EQ(failure_text(data_error("step 3: the loss"), world, 3), "error: step 3: the loss\n");
+  EXPECT_EQ(failure_text(data_error("rank 0: bad"), world, 3), "error: step 3: rank 0: bad\n");
   EXPECT_EQ(failure_text(data_error("bad"), World{}, 3), "error: step 3: bad\n");
   EXPECT_EQ(failure_text(data_error("bad"), World{}, 0), "error: bad\n");
 }

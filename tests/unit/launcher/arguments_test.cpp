@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "launcher/arguments.h"
 #include "launcher/export_command.h"
+#include "launcher/launch_command.h"
 
 namespace dtrain {
 namespace {
@@ -69,6 +70,42 @@ TEST(Arguments, UsesOfAModel) {
   // Options of another command are refused, not ignored.
   EXPECT_NE(refusal({"a.toml", "--model", "m"}), "");
   EXPECT_NE(refusal({"evaluate", "a.toml", "--unlabelled"}), "");
+}
+
+TEST(Arguments, LaunchAndSlurm) {
+  const Arguments plain = parse_arguments({"launch", "a.toml"});
+  EXPECT_EQ(plain.command, Arguments::Command::kLaunch);
+  EXPECT_EQ(plain.max_restarts, 10);
+  EXPECT_EQ(plain.launcher, "mpirun");
+  const Arguments launch =
+      parse_arguments({"launch", "--ranks", "4", "--max-restarts", "3", "--backoff=0.5", "--launcher", "srun",
+                       "--launcher-args=--hostfile hosts", "a.toml", "--set", "training.seed=1"});
+  EXPECT_EQ(launch.file, "a.toml");
+  EXPECT_EQ(launch.ranks, 4);
+  EXPECT_EQ(launch.max_restarts, 3);
+  EXPECT_EQ(launch.backoff, 0.5);
+  EXPECT_EQ(launch.launcher, "srun");
+  EXPECT_EQ(launch.launcher_args, "--hostfile hosts");
+  EXPECT_THAT(launch.overrides, testing::ElementsAre("training.seed=1"));
+  const Arguments slurm = parse_arguments({"slurm", "a.toml", "--nodes", "2", "--ranks-per-node", "4", "--submit"});
+  EXPECT_EQ(slurm.command, Arguments::Command::kSlurm);
+  EXPECT_EQ(slurm.slurm.nodes, 2);
+  EXPECT_EQ(slurm.slurm.ranks_per_node, 4);
+  EXPECT_TRUE(slurm.slurm.submit);
+  EXPECT_NE(refusal({"launch", "a.toml", "--launcher", "ssh"}), "");
+  EXPECT_NE(refusal({"launch", "a.toml", "--ranks", "0"}), "");
+  EXPECT_NE(refusal({"launch", "a.toml", "--nodes", "2"}), "");
+  EXPECT_NE(refusal({"a.toml", "--max-restarts", "2"}), "");
+}
+
+TEST(Arguments, TheSupervisorIsOneProcess) {
+  try {
+    (void)run_launch(parse_arguments({"launch", "a.toml"}), {.world_size = 2});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_THAT(error.hint(), HasSubstr("dtrain launch --ranks 2 a.toml"));
+  }
 }
 
 TEST(Arguments, ExportAndPrepare) {
