@@ -57,7 +57,8 @@ void arm_last_resort() {
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   itimerval timer = {};
   timer.it_value.tv_sec = static_cast<time_t>(kLastResortSeconds);
-  timer.it_value.tv_usec = static_cast<suseconds_t>((kLastResortSeconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);
+  timer.it_value.tv_usec =
+      static_cast<suseconds_t>((kLastResortSeconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);
   ::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
@@ -87,13 +88,14 @@ std::string_view setting_of(Section section) {
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
-// Whether this process is the first of its launcher on this machine to ask. For ranks that have no memory in common yet:
-// the name of a socket belongs to whoever takes it first, until it ends.
+// Whether this process is the first of its launcher on this machine to ask. For ranks that have no memory in common
+// yet: the name of a socket belongs to whoever takes it first, until it ends.
 bool first_to_speak() {
   const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  const auto end = fmt::format_to_n(address.sun_path + 1, sizeof(address.sun_path) - 1, "dtrain-stalled-{}", ::getppid()).out;
+  const auto end =
+      fmt::format_to_n(address.sun_path + 1, sizeof(address.sun_path) - 1, "dtrain-stalled-{}", ::getppid()).out;
   const auto size = static_cast<socklen_t>(end - reinterpret_cast<char*>(&address));
   return fd < 0 || ::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0;
 }
@@ -118,7 +120,8 @@ Watchdog& Watchdog::process() {
 void Watchdog::start() {
   if (started_.exchange(true)) return;
   SectionLimits limits;
-  if (const double seconds = std::atof(environment({"DTRAIN_INIT_TIMEOUT"}).c_str()); seconds > 0) limits.init = seconds;
+  if (const double seconds = std::atof(environment({"DTRAIN_INIT_TIMEOUT"}).c_str()); seconds > 0)
+    limits.init = seconds;
   sections_.set_limits(limits);
   {
     const std::lock_guard lock(mutex_);
@@ -243,9 +246,9 @@ void Watchdog::report(const std::string& reason) const {
     text += fmt::format(" ({})", error.what());
   }
   const std::int64_t step = host_->recorder().step();
-  const std::string line = fmt::format(
-      "error: stalled{}: {}\nhint: `dtrain explain {}` shows what each rank was doing\n",
-      step > 0 ? fmt::format(" at step {}", step) : "", text, run_->output_dir.string());
+  const std::string line =
+      fmt::format("error: stalled{}: {}\nhint: `dtrain explain {}` shows what each rank was doing\n",
+                  step > 0 ? fmt::format(" at step {}", step) : "", text, run_->output_dir.string());
   print_raw(line);
   if (run_->record) run_->record(text, suspects);
 }

@@ -16,9 +16,9 @@
 namespace dtrain {
 namespace {
 
-constexpr std::array<std::string_view, 14> kCommands = {"train",  "evaluate", "predict", "prepare", "export", "sweep",
-                                                        "launch", "slurm",    "report",  "explain", "inspect", "config",
-                                                        "doctor", "help"};
+constexpr std::array<std::string_view, 14> kCommands = {"train",   "evaluate", "predict", "prepare", "export",
+                                                        "sweep",   "launch",   "slurm",   "report",  "explain",
+                                                        "inspect", "config",   "doctor",  "help"};
 constexpr std::array<std::string_view, 6> kFlags = {"--unlabelled", "--markdown", "--arguments",
                                                     "--submit",     "--help",     "--version"};
 // Those with a value in the next word.
