@@ -1,6 +1,6 @@
 // What the watchdog and the flight recorder cost: stall_bench [COLLECTIVES_A_STEP STEP_MILLISECONDS]
-// prints nanoseconds per collective and per section, the share of a core that the watchdog's thread takes, and from these
-// the share of a step.
+// prints nanoseconds per collective and per section, the share of a core that the watchdog's thread takes, and from
+// these the share of a step.
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>

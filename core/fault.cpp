@@ -31,9 +31,9 @@ constexpr const char* kUsage =
 
 // The kinds that are signals a process sends to itself, and those that are not.
 const std::map<std::string, int>& kinds() {
-  static const std::map<std::string, int> table = {
-      {"kill", SIGKILL}, {"stop", SIGSTOP}, {"preempt", SIGUSR2}, {"throw", 0}, {"exit", 0},
-      {"hang", 0}, {"slow", 0},       {"skip", 0},          {"resize", 0}};
+  static const std::map<std::string, int> table = {{"kill", SIGKILL}, {"stop", SIGSTOP}, {"preempt", SIGUSR2},
+                                                   {"throw", 0},      {"exit", 0},       {"hang", 0},
+                                                   {"slow", 0},       {"skip", 0},       {"resize", 0}};
   return table;
 }
 

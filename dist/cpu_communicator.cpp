@@ -140,9 +140,10 @@ WorkPtr CpuCommunicator::broadcast(const at::Tensor& tensor, int root, std::stri
   DTRAIN_CHECK(root >= 0 && root < size(), "root {} of {} ranks in \"{}\"", root, size(), name);
   const auto [node, local] = parts_.places[static_cast<std::size_t>(root)];
   const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
-  return start("broadcast of a tensor", name, bytes, [this, tensor, node = node, local = local, name = std::string(name)] {
-    channel_.broadcast(data_of(tensor), tensor.nbytes(), local, node, name);
-  });
+  return start("broadcast of a tensor", name, bytes,
+               [this, tensor, node = node, local = local, name = std::string(name)] {
+                 channel_.broadcast(data_of(tensor), tensor.nbytes(), local, node, name);
+               });
 }
 
 WorkPtr CpuCommunicator::all_gather(const at::Tensor& output, const at::Tensor& input, std::string_view name) {

@@ -83,10 +83,10 @@ void FramedHostComm::compare(const std::vector<Frame>& frames) const {
     }
     if (other.sequence != first.sequence) {
       throw disagree_error(
-          fmt::format("{} is collective {} of rank 0 and collective {} of rank {}: rank {} has left out {}",
-                      describe(first), first.sequence, other.sequence, r, other.sequence < first.sequence ? r : 0,
-                      other.sequence < first.sequence ? first.sequence - other.sequence
-                                                      : other.sequence - first.sequence),
+          fmt::format(
+              "{} is collective {} of rank 0 and collective {} of rank {}: rank {} has left out {}", describe(first),
+              first.sequence, other.sequence, r, other.sequence < first.sequence ? r : 0,
+              other.sequence < first.sequence ? first.sequence - other.sequence : other.sequence - first.sequence),
           "the ranks took different ways through the program: this is a defect in dtrain or in a callback");
     }
   }

@@ -187,8 +187,8 @@ RankDump parse_dump(std::string_view text, const std::string& where) {
     collective.started = field<double>(each, "started", where);
     collective.ended = maybe<double>(each, "ended", where);
     if (!dump.collectives.empty() && collective.sequence != dump.collectives.back().sequence + 1) {
-      throw data_error(fmt::format("{}: collective {} follows {}", where, collective.sequence,
-                                   dump.collectives.back().sequence));
+      throw data_error(
+          fmt::format("{}: collective {} follows {}", where, collective.sequence, dump.collectives.back().sequence));
     }
     dump.collectives.push_back(std::move(collective));
   }

@@ -17,6 +17,9 @@
 
 namespace dtrain {
 
+// A rank that slept longer than this was stopped by somebody.
+inline constexpr double kStoppedSeconds = 1;
+
 // Who writes, allocated before anything is wrong.
 struct DumpWriter {
   int rank = 0;
@@ -27,8 +30,8 @@ struct DumpWriter {
 
   DumpWriter(const std::filesystem::path& folder, int own_rank, std::vector<std::string> hosts_by_rank);
 
-  // "stalled" when this rank is about to end because of a stall, "signal" when it goes on. Replaces the file as a whole.
-  // Only system calls; false when one of them failed.
+  // "stalled" when this rank is about to end because of a stall, "signal" when it goes on. Replaces the file as a
+  // whole. Only system calls; false when one of them failed.
   bool write(std::string_view reason, const FlightRecorder& recorder, const Sections::List& sections,
              double asleep_seconds) noexcept;
 };

@@ -11,13 +11,11 @@
 namespace dtrain {
 namespace {
 
-// A rank that slept longer than this was stopped by somebody.
-constexpr double kStoppedSeconds = 1;
-
 using DumpMap = std::map<int, RankDump>;
 
 std::string collective_text(const DumpedCollective& each) {
-  return fmt::format("{} \"{}\"{}", each.operation, each.name, each.bytes ? fmt::format(" of {} bytes", *each.bytes) : "");
+  return fmt::format("{} \"{}\"{}", each.operation, each.name,
+                     each.bytes ? fmt::format(" of {} bytes", *each.bytes) : "");
 }
 
 std::string numbered_text(const DumpedCollective& each) {
@@ -53,7 +51,8 @@ bool same(const DumpedCollective& a, const DumpedCollective& b) {
 class Analysis {
  public:
   explicit Analysis(const DumpMap& dumps) : hosts_(dumps.begin()->second.hosts) {
-    stalled_ = std::any_of(dumps.begin(), dumps.end(), [](const auto& each) { return each.second.reason == "stalled"; });
+    stalled_ =
+        std::any_of(dumps.begin(), dumps.end(), [](const auto& each) { return each.second.reason == "stalled"; });
     for (int rank = 0; rank < static_cast<int>(hosts_.size()); ++rank) {
       const auto found = dumps.find(rank);
       // A dump that a signal asked for earlier says nothing about the end.
@@ -72,8 +71,9 @@ class Analysis {
     for (int rank = 0; rank < static_cast<int>(hosts_.size()); ++rank) report_.ranks.push_back(rank_line(rank));
     if (!stalled_) {
       report_.suspects.clear();
-      report_.verdict = "the run did not stall: a signal (SIGQUIT) asked for these dumps while it went on. At that time: " +
-                        report_.verdict;
+      report_.verdict =
+          "the run did not stall: a signal (SIGQUIT) asked for these dumps while it went on. At that time: " +
+          report_.verdict;
     }
     return std::move(report_);
   }
@@ -101,9 +101,8 @@ class Analysis {
       }
     }
     if (by_sequence.empty()) return "";
-    const auto most = std::max_element(by_sequence.begin(), by_sequence.end(), [](const auto& a, const auto& b) {
-      return a.second.size() < b.second.size();
-    });
+    const auto most = std::max_element(by_sequence.begin(), by_sequence.end(),
+                                       [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
     const std::vector<int>& ranks = most->second;
     return fmt::format("; rank{} {} wait{} in {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, " "),
                        ranks.size() == 1 ? "s" : "", numbered_text(*waits_in(*dumps_.at(ranks.front()))));
@@ -156,8 +155,8 @@ class Analysis {
       for (const auto& [rank, dump] : dumps_) {
         const DumpedCollective* each = find(*dump, sequence);
         if (each == nullptr) continue;
-        const auto group = std::find_if(groups.begin(), groups.end(),
-                                        [&](const auto& other) { return same(*other.first, *each); });
+        const auto group =
+            std::find_if(groups.begin(), groups.end(), [&](const auto& other) { return same(*other.first, *each); });
         if (group == groups.end()) {
           groups.push_back({each, {rank}});
         } else {
@@ -180,21 +179,20 @@ class Analysis {
       return previous != nullptr && seen_before(*previous, *group.first, sequence);
     };
     const std::size_t most = groups.front().second.size();
-    const auto equal_end = std::find_if(groups.begin(), groups.end(),
-                                        [&](const auto& group) { return group.second.size() < most; });
+    const auto equal_end =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& group) { return group.second.size() < most; });
     std::stable_partition(groups.begin(), equal_end, usual);
-    const bool undecided =
-        equal_end - groups.begin() > 1 && usual(groups.front()) == usual(*(groups.begin() + 1));
+    const bool undecided = equal_end - groups.begin() > 1 && usual(groups.front()) == usual(*(groups.begin() + 1));
     std::vector<std::string> parts;
     for (const auto& [each, ranks] : groups) {
       parts.push_back(fmt::format("{} did {}", who(ranks), collective_text(*each)));
     }
     for (std::size_t i = undecided ? 0 : 1; i < groups.size(); ++i) accuse(groups[i].second);
     const std::vector<int>& odd = groups[1].second;
-    report_.verdict =
-        fmt::format("desync at collective {}: {}{}", sequence, fmt::join(parts, "; "),
-                    undecided ? "" : fmt::format("; rank{} {} left the usual order", odd.size() == 1 ? "" : "s",
-                                                 fmt::join(odd, " ")));
+    report_.verdict = fmt::format(
+        "desync at collective {}: {}{}", sequence, fmt::join(parts, "; "),
+        undecided ? ""
+                  : fmt::format("; rank{} {} left the usual order", odd.size() == 1 ? "" : "s", fmt::join(odd, " ")));
   }
 
   // Whether others have finished the collective that this rank waits in.
@@ -221,10 +219,10 @@ class Analysis {
     if (ranks.empty()) return false;
     accuse(ranks);
     const RankDump& dump = *dumps_.at(ranks.front());
-    report_.verdict = fmt::format("{} {} not come to collective {}: last in {}{}{}", who(ranks),
-                                  ranks.size() == 1 ? "has" : "have", smallest + 1,
-                                  dump.collectives.empty() ? "none" : numbered_text(dump.collectives.back()),
-                                  section_text(dump), waiting_text(ranks));
+    report_.verdict =
+        fmt::format("{} {} not come to collective {}: last in {}{}{}", who(ranks), ranks.size() == 1 ? "has" : "have",
+                    smallest + 1, dump.collectives.empty() ? "none" : numbered_text(dump.collectives.back()),
+                    section_text(dump), waiting_text(ranks));
     return true;
   }
 
@@ -239,8 +237,7 @@ class Analysis {
       for (const auto& [rank, dump] : dumps_) all.push_back(rank);
       accuse(all);
       report_.verdict = fmt::format("no rank waits for another: {} took too long by {}{}", who(all),
-                                    all.size() == 1 ? "itself" : "themselves",
-                                    section_text(*dumps_.at(all.front())));
+                                    all.size() == 1 ? "itself" : "themselves", section_text(*dumps_.at(all.front())));
       return;
     }
     const std::set<std::string> hosts(hosts_.begin(), hosts_.end());
@@ -250,7 +247,8 @@ class Analysis {
                                     fmt::join(hosts, " and "), waiting_text({}));
     } else {
       accuse(waiting);
-      report_.verdict = fmt::format("all ranks have come, but data does not arrive (device or driver){}", waiting_text({}));
+      report_.verdict =
+          fmt::format("all ranks have come, but data does not arrive (device or driver){}", waiting_text({}));
     }
   }
 
@@ -269,7 +267,8 @@ class Analysis {
       line += fmt::format("; waits for {:.1f} s in {}", dump.now - wait->started, numbered_text(*wait));
     } else if (!dump.collectives.empty()) {
       const DumpedCollective& last = dump.collectives.back();
-      line += fmt::format("; outside of collectives since {:.1f} s, after {}", dump.now - *last.ended, numbered_text(last));
+      line +=
+          fmt::format("; outside of collectives since {:.1f} s, after {}", dump.now - *last.ended, numbered_text(last));
     }
     if (dump.asleep_seconds >= kStoppedSeconds) line += fmt::format("; was stopped for {:.1f} s", dump.asleep_seconds);
     return line;

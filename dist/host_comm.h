@@ -3,9 +3,9 @@
 // Every function is collective: all ranks call the same functions in the same order, each with the same `name`, which
 // appears in error messages and in the flight recorder. One thread per rank at a time. Failures throw Error.
 // Floating-point maxima are left out on purpose: MPI_MAX loses a NaN; reduce an integer flag instead.
-// Every call compares (function, name, size, number of collectives so far) between all ranks first: ranks that call different things get
-// Error(kDisagree) naming both calls instead of a hang. A call that waits longer than the deadline throws
-// Error(kStalled); a call whose peer has failed throws PeerFailed within a second.
+// Every call compares (function, name, size, number of collectives so far) between all ranks first: ranks that call
+// different things get Error(kDisagree) naming both calls instead of a hang. A call that waits longer than the deadline
+// throws Error(kStalled); a call whose peer has failed throws PeerFailed within a second.
 #pragma once
 
 #include <cstddef>

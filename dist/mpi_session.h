@@ -62,8 +62,8 @@ class MpiSession {
 // killed.
 [[noreturn]] void end_job(ExitCode code) noexcept;
 
-// Local, any thread, no call of MPI. Asks the launcher to end all ranks with `code`; the daemon kills this one too, soon
-// after. False where there is no PMIx. May not return when the launcher does not answer.
+// Local, any thread, no call of MPI. Asks the launcher to end all ranks with `code`; the daemon kills this one too,
+// soon after. False where there is no PMIx. May not return when the launcher does not answer.
 bool ask_launcher_to_end(ExitCode code) noexcept;
 
 // How this process was started, from its environment; `get` is getenv or a stand-in that returns "" for unset names.

@@ -145,7 +145,8 @@ void NcclCommunicator::give_up(const std::exception_ptr& reason) {
   }
   // Without the lock: the main thread must learn the reason even when NCCL does not come back.
   if (comm == nullptr) return;
-  abort_or_end(kAbortSeconds, [comm] { ncclCommAbort(comm); }, reason, world_, host_.recorder().step());
+  abort_or_end(
+      kAbortSeconds, [comm] { ncclCommAbort(comm); }, reason, world_, host_.recorder().step());
 }
 
 std::shared_ptr<NcclCommunicator::StreamWork> NcclCommunicator::look() {
@@ -174,9 +175,10 @@ void NcclCommunicator::watch() {
       if (work == nullptr) continue;
       if (std::exchange(waited_for, work->sequence()) != work->sequence()) since = now;
       if (now - since > deadline_seconds_) {
-        throw Error(ExitCode::kStalled,
-                    fmt::format("rank {} waited {} s for \"{}\" on the GPU", world_.rank, deadline_seconds_, work->name()),
-                    "look at the other ranks' last log lines; a slow step needs a larger ddp_timeout");
+        throw Error(
+            ExitCode::kStalled,
+            fmt::format("rank {} waited {} s for \"{}\" on the GPU", world_.rank, deadline_seconds_, work->name()),
+            "look at the other ranks' last log lines; a slow step needs a larger ddp_timeout");
       }
     } catch (const std::exception&) {
       // PeerFailed, Error, or a CUDA error of the event query: all end the communicator.

@@ -99,9 +99,8 @@ std::optional<Sections::Open> Sections::expired(double now, bool waiting) const 
 
 bool Sections::any_slow(double now) const {
   const std::lock_guard lock(mutex_);
-  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
-    return slot.used && now - slot.since > limit_of(slot.section) / 2;
-  });
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [&](const Slot& slot) { return slot.used && now - slot.since > limit_of(slot.section) / 2; });
 }
 
 }  // namespace dtrain

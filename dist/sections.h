@@ -63,8 +63,8 @@ class Sections {
   void close(std::size_t handle, double now);
   // The open sections, in the order in which they began. Does not allocate.
   [[nodiscard]] List all(double now) const;
-  // One that is past its deadline. `waiting`: this rank is in a collective; while it loads, another rank may have more to
-  // do (tokenising, say) than it has, and is watched itself. Does not allocate.
+  // One that is past its deadline. `waiting`: this rank is in a collective; while it loads, another rank may have more
+  // to do (tokenising, say) than it has, and is watched itself. Does not allocate.
   [[nodiscard]] std::optional<Open> expired(double now, bool waiting) const;
   // Whether an open section has used up half of its deadline. Does not allocate.
   [[nodiscard]] bool any_slow(double now) const;

@@ -1,6 +1,6 @@
 // Waiting: the polite polling loop under every wait for another rank. It spins for a few microseconds, then yields,
-// then sleeps up to half a millisecond at a time, so that compute threads on the same cores are not starved. Time in which
-// this process was stopped does not count.
+// then sleeps up to half a millisecond at a time, so that compute threads on the same cores are not starved. Time in
+// which this process was stopped does not count.
 #pragma once
 
 #include <cstdint>

@@ -24,7 +24,7 @@ namespace {
 constexpr double kPeriodSeconds = 0.1;
 // A tick that comes later than this was no tick of a running process.
 constexpr double kLongestGapSeconds = 3 * kPeriodSeconds;
-// A process that was stopped so recently may itself be what the others wait for.
+// A process that was stopped so recently, for so long, may itself be what the others wait for.
 constexpr double kRecentSeconds = 3;
 // Between a stall and the end: time for the dumps of the other ranks, for the report, for the launcher, and for all of
 // it even when a file system or a library does not answer.
@@ -57,7 +57,8 @@ void arm_last_resort() {
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   itimerval timer = {};
   timer.it_value.tv_sec = static_cast<time_t>(kLastResortSeconds);
-  timer.it_value.tv_usec = static_cast<suseconds_t>((kLastResortSeconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);
+  timer.it_value.tv_usec =
+      static_cast<suseconds_t>((kLastResortSeconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);
   ::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
@@ -87,25 +88,28 @@ std::string_view setting_of(Section section) {
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
-// Whether this process is the first of its launcher on this machine to ask. For ranks that have no memory in common yet:
-// the name of a socket belongs to whoever takes it first, until it ends.
+// Whether this process is the first of its launcher on this machine to ask. For ranks that have no memory in common
+// yet: the name of a socket belongs to whoever takes it first, until it ends.
 bool first_to_speak() {
   const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  const auto end = fmt::format_to_n(address.sun_path + 1, sizeof(address.sun_path) - 1, "dtrain-stalled-{}", ::getppid()).out;
+  const auto end =
+      fmt::format_to_n(address.sun_path + 1, sizeof(address.sun_path) - 1, "dtrain-stalled-{}", ::getppid()).out;
   const auto size = static_cast<socklen_t>(end - reinterpret_cast<char*>(&address));
   return fd < 0 || ::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0;
 }
 
 // The dump of `rank` when it has ended because of a stall.
-bool has_stalled(const fs::path& folder, int rank) {
+std::optional<RankDump> stalled_dump(const fs::path& folder, int rank) {
   try {
     const fs::path path = folder / dump_name(rank);
-    return exists(path.string()) && parse_dump(read_file(path), path.string()).reason == "stalled";
-  } catch (const Error&) {
-    return false;
+    if (!exists(path.string())) return std::nullopt;
+    RankDump dump = parse_dump(read_file(path), path.string());
+    if (dump.reason == "stalled") return dump;
+  } catch (const Error&) {  // damaged, or gone: as none
   }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -118,7 +122,8 @@ Watchdog& Watchdog::process() {
 void Watchdog::start() {
   if (started_.exchange(true)) return;
   SectionLimits limits;
-  if (const double seconds = std::atof(environment({"DTRAIN_INIT_TIMEOUT"}).c_str()); seconds > 0) limits.init = seconds;
+  if (const double seconds = std::atof(environment({"DTRAIN_INIT_TIMEOUT"}).c_str()); seconds > 0)
+    limits.init = seconds;
   sections_.set_limits(limits);
   {
     const std::lock_guard lock(mutex_);
@@ -224,7 +229,7 @@ void Watchdog::wait_for_dumps() const {
   const int ranks = static_cast<int>(run_->hosts.size());
   int seen = 0;
   for (const double end = monotonic_seconds() + kDumpSeconds; monotonic_seconds() < end; sleep_for(0.02)) {
-    while (seen < ranks && has_stalled(folder_, seen)) ++seen;
+    while (seen < ranks && stalled_dump(folder_, seen)) ++seen;
     if (seen == ranks) return;
   }
 }
@@ -243,9 +248,9 @@ void Watchdog::report(const std::string& reason) const {
     text += fmt::format(" ({})", error.what());
   }
   const std::int64_t step = host_->recorder().step();
-  const std::string line = fmt::format(
-      "error: stalled{}: {}\nhint: `dtrain explain {}` shows what each rank was doing\n",
-      step > 0 ? fmt::format(" at step {}", step) : "", text, run_->output_dir.string());
+  const std::string line =
+      fmt::format("error: stalled{}: {}\nhint: `dtrain explain {}` shows what each rank was doing\n",
+                  step > 0 ? fmt::format(" at step {}", step) : "", text, run_->output_dir.string());
   print_raw(line);
   if (run_->record) run_->record(text, suspects);
 }
@@ -261,10 +266,13 @@ void Watchdog::fire(const std::string& reason) {
     const int mark = ::open(mark_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (mark >= 0) ::close(mark);
     // One that was stopped has nothing to say about the others.
-    if (recent_sleep() > 0 && reason.empty()) ::_exit(kStalledCode);
+    if (recent_sleep() >= kStoppedSeconds && reason.empty()) ::_exit(kStalledCode);
     wait_for_dumps();
     reports = true;
-    for (int lower = 0; lower < world_.rank && reports; ++lower) reports = !has_stalled(folder_, lower);
+    for (int lower = 0; lower < world_.rank && reports; ++lower) {
+      const std::optional<RankDump> dump = stalled_dump(folder_, lower);
+      reports = !dump || dump->asleep_seconds >= kStoppedSeconds;
+    }
     if (reports) report(reason);
   } else if (first) {
     print_raw(fmt::format(

@@ -79,17 +79,17 @@ class Watchdog {
   std::atomic<bool> started_{false};
   std::atomic<bool> dump_requested_{false};
   std::atomic<double> asleep_{0};
-  double last_sleep_ = 0;        // of the watchdog's thread, as the next
+  double last_sleep_ = 0;  // of the watchdog's thread, as the next
   double last_sleep_ended_ = 0;
 
   mutable std::mutex mutex_;
-  World world_;                           // guarded by mutex_, as all below
+  World world_;  // guarded by mutex_, as all below
   HostComm* host_ = nullptr;
   std::optional<WatchedRun> run_;
   std::unique_ptr<DumpWriter> writer_;
-  std::string folder_;                    // output_dir/hang
-  std::string mark_;                      // a file in it: tells the ranks of other nodes that one has stalled
-  std::optional<std::string> asked_;      // end_stalled
+  std::string folder_;                // output_dir/hang
+  std::string mark_;                  // a file in it: tells the ranks of other nodes that one has stalled
+  std::optional<std::string> asked_;  // end_stalled
 };
 
 // A sign of life: the deadline of the open sections of this kind begins anew.

@@ -37,7 +37,7 @@ struct Arguments {
   std::string section;          // help: the section whose settings to explain, "" for the general help
   // doctor: where the disk is measured; report, explain: the run; export: the run or the checkpoint
   std::string folder = ".";
-  std::string dtype;         // export: type of the weights, "" for the stored one
+  std::string dtype;                   // export: type of the weights, "" for the stored one
   std::string max_shard_size = "5GB";  // export
 };
 

@@ -28,8 +28,9 @@ ExitCode run_explain(const Arguments& arguments) {
   for (const std::string& line : dumps.damaged) fmt::print(stderr, "warning: {}\n", line);
   if (dumps.by_rank.empty()) {
     if (!dumps.damaged.empty()) throw data_error(dumps.damaged.front());
-    fmt::print("no rank of this run has written a dump: it did not stall{}\n",
-               record && !record->reason.empty() ? fmt::format(" (run.json: {}: {})", record->state, record->reason) : "");
+    fmt::print(
+        "no rank of this run has written a dump: it did not stall{}\n",
+        record && !record->reason.empty() ? fmt::format(" (run.json: {}: {})", record->state, record->reason) : "");
   } else {
     const HangReport report = explain_hang(dumps.by_rank);
     fmt::print("{}\n", report.verdict);

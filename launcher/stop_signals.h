@@ -1,6 +1,6 @@
 // StopSignals: while it lives, SIGINT, SIGTERM and SIGUSR2 do not end the process but are remembered, for the loop to
-// ask. A second SIGINT ends the process at once. SIGQUIT has the watchdog write the flight recorder, and the run goes on.
-// One object at a time; asking is safe from any thread.
+// ask. A second SIGINT ends the process at once. SIGQUIT has the watchdog write the flight recorder, and the run goes
+// on. One object at a time; asking is safe from any thread.
 #pragma once
 
 #include <array>

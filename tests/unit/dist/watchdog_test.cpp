@@ -236,7 +236,8 @@ TEST(HangReport, WhenAllHaveComeItIsTheNetwork) {
   const auto network = Names{"network between node6 and node7"};
   EXPECT_EQ(report_of({dump_of(0, 3, {"a?"}), dump_of(1, 3, {"a?"}), dump_of(2, 3, {"a?"})}).suspects, network);
   // One side got the data of the last exchange, the other did not.
-  EXPECT_EQ(report_of({dump_of(0, 3, {"a", "b?"}), dump_of(1, 3, {"a", "b?"}), dump_of(2, 3, {"a?"})}).suspects, network);
+  EXPECT_EQ(report_of({dump_of(0, 3, {"a", "b?"}), dump_of(1, 3, {"a", "b?"}), dump_of(2, 3, {"a?"})}).suspects,
+            network);
 }
 
 TEST(HangReport, AWorkThatNobodyWaitsForIsItsOwn) {

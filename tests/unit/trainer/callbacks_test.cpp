@@ -295,7 +295,8 @@ TEST(ProgressBar, IsQuietBetweenItsIntervalsAndOnOtherRanks) {
   EXPECT_EQ(other.text, "");
 }
 
-// Rank 1 takes `factor` times as long as the others from step `from` to `to`; the step at which it is named, 0 for never.
+// Rank 1 takes `factor` times as long as the others from step `from` to `to`; the step at which it is named, 0 for
+// never.
 int step_named(double factor, int from, int to) {
   StragglerRule rule;
   for (int step = 1; step <= 200; ++step) {
