@@ -17,6 +17,9 @@
 
 namespace dtrain {
 
+// A rank that slept longer than this was stopped by somebody.
+inline constexpr double kStoppedSeconds = 1;
+
 // Who writes, allocated before anything is wrong.
 struct DumpWriter {
   int rank = 0;

@@ -11,9 +11,6 @@
 namespace dtrain {
 namespace {
 
-// A rank that slept longer than this was stopped by somebody.
-constexpr double kStoppedSeconds = 1;
-
 using DumpMap = std::map<int, RankDump>;
 
 std::string collective_text(const DumpedCollective& each) {

@@ -24,7 +24,7 @@ namespace {
 constexpr double kPeriodSeconds = 0.1;
 // A tick that comes later than this was no tick of a running process.
 constexpr double kLongestGapSeconds = 3 * kPeriodSeconds;
-// A process that was stopped so recently may itself be what the others wait for.
+// A process that was stopped so recently, for so long, may itself be what the others wait for.
 constexpr double kRecentSeconds = 3;
 // Between a stall and the end: time for the dumps of the other ranks, for the report, for the launcher, and for all of
 // it even when a file system or a library does not answer.
@@ -101,13 +101,15 @@ bool first_to_speak() {
 }
 
 // The dump of `rank` when it has ended because of a stall.
-bool has_stalled(const fs::path& folder, int rank) {
+std::optional<RankDump> stalled_dump(const fs::path& folder, int rank) {
   try {
     const fs::path path = folder / dump_name(rank);
-    return exists(path.string()) && parse_dump(read_file(path), path.string()).reason == "stalled";
-  } catch (const Error&) {
-    return false;
+    if (!exists(path.string())) return std::nullopt;
+    RankDump dump = parse_dump(read_file(path), path.string());
+    if (dump.reason == "stalled") return dump;
+  } catch (const Error&) {  // damaged, or gone: as none
   }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -227,7 +229,7 @@ void Watchdog::wait_for_dumps() const {
   const int ranks = static_cast<int>(run_->hosts.size());
   int seen = 0;
   for (const double end = monotonic_seconds() + kDumpSeconds; monotonic_seconds() < end; sleep_for(0.02)) {
-    while (seen < ranks && has_stalled(folder_, seen)) ++seen;
+    while (seen < ranks && stalled_dump(folder_, seen)) ++seen;
     if (seen == ranks) return;
   }
 }
@@ -264,10 +266,13 @@ void Watchdog::fire(const std::string& reason) {
     const int mark = ::open(mark_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (mark >= 0) ::close(mark);
     // One that was stopped has nothing to say about the others.
-    if (recent_sleep() > 0 && reason.empty()) ::_exit(kStalledCode);
+    if (recent_sleep() >= kStoppedSeconds && reason.empty()) ::_exit(kStalledCode);
     wait_for_dumps();
     reports = true;
-    for (int lower = 0; lower < world_.rank && reports; ++lower) reports = !has_stalled(folder_, lower);
+    for (int lower = 0; lower < world_.rank && reports; ++lower) {
+      const std::optional<RankDump> dump = stalled_dump(folder_, lower);
+      reports = !dump || dump->asleep_seconds >= kStoppedSeconds;
+    }
     if (reports) report(reason);
   } else if (first) {
     print_raw(fmt::format(

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "core/child_process.h"
+#include "core/clock.h"
 #include "core/digest.h"
 #include "core/error.h"
 #include "core/fault.h"
@@ -247,6 +248,25 @@ TEST(Fault, StrikesTheNamedRankAtTheNamedNumberOnly) {
   unsetenv("DTRAIN_FAULT");
   set_up_faults(1);
   EXPECT_NO_THROW(fault_point("step", 3));
+}
+
+TEST(Fault, KindsThatTheCallerCarriesOutAndSlowness) {
+  ASSERT_EQ(setenv("DTRAIN_FAULT", "rank=0 point=collective at=7 kind=skip", 1), 0);
+  set_up_faults(0);
+  EXPECT_TRUE(fault_asked("collective", 7, "skip"));
+  EXPECT_FALSE(fault_asked("collective", 7, "resize"));
+  EXPECT_FALSE(fault_asked("collective", 8, "skip"));
+  EXPECT_NO_THROW(fault_point("collective", 7));
+  ASSERT_EQ(setenv("DTRAIN_FAULT", "rank=0 point=step at=2 kind=slow ms=30", 1), 0);
+  set_up_faults(0);
+  const Stopwatch watch;
+  fault_point("step", 1);
+  EXPECT_LT(watch.seconds(), 0.03);
+  fault_point("step", 2);
+  fault_point("step", 3);
+  EXPECT_GE(watch.seconds(), 0.06);
+  unsetenv("DTRAIN_FAULT");
+  set_up_faults(0);
 }
 
 TEST(Json, DamageNamesTheFile) {
