@@ -121,7 +121,15 @@ void check_same_run(const TrainConfig& config, const fs::path& folder, const Run
 Json RunFacts::json() const {
   Json facts = {{"world_size", world_size}, {"train_digest", train_digest}};
   if (!arithmetic.empty()) facts["arithmetic"] = arithmetic;
+  if (!accumulations.empty()) facts["accumulations"] = accumulations;
   return facts;
+}
+
+std::set<std::int64_t> accumulations_of(const fs::path& checkpoint) {
+  const Json facts = facts_of(checkpoint);
+  const auto found = facts.find("accumulations");
+  if (found != facts.end()) return found->get<std::set<std::int64_t>>();
+  return {saved_config(checkpoint).training.gradient_accumulation_steps};
 }
 
 TrainConfig config_to_resume(TrainConfig config, HostComm& host) {
@@ -134,9 +142,13 @@ TrainConfig config_to_resume(TrainConfig config, HostComm& host) {
     std::int64_t batch_size = training.per_device_train_batch_size;
     std::int64_t accumulation = training.gradient_accumulation_steps;
     if (training.auto_find_batch_size) batch_size = saved.training.per_device_train_batch_size;
-    // Another accumulation than the checkpoint's is the user's own doing; find_checkpoint() judges it.
-    if (accumulation == saved.training.gradient_accumulation_steps) {
+    // Another accumulation than the run ever had is the user's own doing; find_checkpoint() judges it.
+    if (accumulations_of(folder).contains(accumulation)) {
       accumulation = accumulation_on(saved, facts_of(folder).value("world_size", host.size()), host.size());
+      if (accumulation != training.gradient_accumulation_steps) {
+        log::info("gradient_accumulation_steps = {} instead of {}, which is for another number of ranks", accumulation,
+                  training.gradient_accumulation_steps);
+      }
     }
     return Json{batch_size, accumulation}.dump();
   });

@@ -1,8 +1,10 @@
 // Resume: which checkpoint a run goes on from, and whether it is the same run.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "configs/train_config.h"
@@ -19,6 +21,9 @@ struct RunFacts {
   std::string train_digest;   // of the training data
   std::int64_t examples = 0;  // in it; not written
   std::string arithmetic;     // reproducible.h; empty without training.reproducible
+  // The gradient_accumulation_steps that this run has had so far, each on its number of ranks: any of them in a
+  // settings file means that the file has not been changed.
+  std::set<std::int64_t> accumulations = {};
 
   [[nodiscard]] Json json() const;
 };
@@ -31,6 +36,9 @@ struct RunFacts {
 [[nodiscard]] std::optional<std::filesystem::path> find_checkpoint(const TrainConfig& config,
                                                                    const CheckpointStore& store, const RunFacts& facts,
                                                                    HostComm& host);
+
+// Local. RunFacts::accumulations of the run that wrote a checkpoint.
+[[nodiscard]] std::set<std::int64_t> accumulations_of(const std::filesystem::path& checkpoint);
 
 // Collective. `config` with what the run takes over from the checkpoint that it goes on from, if there is one: with
 // auto_find_batch_size its per_device_train_batch_size, and on another number of ranks the

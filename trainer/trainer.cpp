@@ -122,7 +122,8 @@ RunFacts Trainer::facts() const {
   return {.world_size = host_.size(),
           .train_digest = parts_.train_data->digest(),
           .examples = parts_.train_data->size(),
-          .arithmetic = config_.training.reproducible ? arithmetic_of(parts_.device) : ""};
+          .arithmetic = config_.training.reproducible ? arithmetic_of(parts_.device) : "",
+          .accumulations = accumulations_};
 }
 
 void Trainer::check_parts() const {
@@ -212,9 +213,11 @@ void Trainer::make_state() {
 }
 
 void Trainer::resume() {
+  accumulations_ = {config_.training.gradient_accumulation_steps};
   const std::optional<std::filesystem::path> folder = find_checkpoint(config_, store_, facts(), host_);
   if (!folder) return;
   log::info("resuming from {}", folder->string());
+  accumulations_.merge(accumulations_of(*folder));
   load_weights(*parts_.model, *folder);
   const SafetensorsFile file(*folder / kOptimizerFile);
   optimizer_->load_state(file);

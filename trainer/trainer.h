@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -180,6 +181,7 @@ class Trainer {
   // Of the steps between the last log and the checkpoint that the run goes on from: part of its first report.
   std::int64_t tokens_before_ = 0;
   std::int64_t input_elements_before_ = 0;
+  std::set<std::int64_t> accumulations_;  // RunFacts::accumulations
   double last_grad_norm_ = 0;
   double last_learning_rate_ = 0;
   Stopwatch since_train_begin_;

@@ -80,13 +80,14 @@ def test_ranks_give_the_same_bits(row, ranks, tmp_path, tiny_bert, one_rank):
 def test_a_run_moves_between_ranks(row, tmp_path, tiny_bert, one_rank):
     for number in row.tries(sample=1, full=100, share=1 / 20):
         draw = random.Random(number)
-        first, second = sorted(draw.sample(range(25, STEPS), 2))
+        first = draw.randrange(25, STEPS - 60)
+        second = draw.randrange(first + 25, STEPS)  # with a checkpoint in between, so that each move is from one to another
         folder = tmp_path / str(number)
         path = reproducible(folder, tiny_bert, 1)  # its accumulation is that of one rank: resuming adapts it
         run(path, 1, code=None, DTRAIN_FAULT=f"rank=0 point=step at={first} kind=kill")
         moved = run(path, 4, code=None, DTRAIN_FAULT=f"rank={draw.randrange(4)} point=step at={second} kind=kill")
         assert "resuming with 4 ranks (was 1): gradient_accumulation_steps = 1 (was 4)" in moved.text
-        run(path, 2)
+        assert "resuming with 2 ranks (was 4): gradient_accumulation_steps = 2 (was 1)" in run(path, 2).text
         assert_equal(without_ranks(result(folder)), without_ranks(one_rank))
         row.passed()
         shutil.rmtree(folder)

@@ -90,13 +90,13 @@ TEST(LoopReproducible, ARunMayMoveToOtherRanksWithoutChangingABit) {
   for (const auto& [ranks, steps] : {std::pair{1, 5}, {4, 3}, {2, 6}}) {
     run.world_size = ranks;
     run.signal = [steps = steps](int, std::int64_t asked) { return asked == steps ? SIGUSR2 : 0; };
-    last = train_tiny(config, run).state.global_step;
+    last = train_tiny(config, run).state.global_step;                // the accumulation stays that of one rank
     if (last == 8) config.training.gradient_accumulation_steps = 2;  // what the checkpoint says is as good
   }
   EXPECT_EQ(last, 14);
   run.world_size = 8;
   run.signal = {};
-  config.training.gradient_accumulation_steps = 4;
+  config.training.gradient_accumulation_steps = 8;  // that of the beginning again
   const TinyResult end = train_tiny(config, run);
   EXPECT_EQ(end.state.global_step, whole.state.global_step);
   EXPECT_TRUE(at::equal(end.weights, whole.weights));
