@@ -41,7 +41,7 @@ CheckpointSaver::Outcome CheckpointSaver::write(std::int64_t step, CheckpointSna
       outcome.best = store_.folder_of(*best).string();
       snapshot.state.best_model_checkpoint = outcome.best;
     }
-    Json facts = options_.facts;
+    Json facts = snapshot.facts;
     facts["best_step"] = json_or_null(best);
     store_.publish({.step = step,
                     .bytes = snapshot.bytes(),

@@ -27,7 +27,6 @@ struct SaverOptions {
   bool warn_on_failure = false;  // reliability.save_error = "warn": of writing, not of other failures
   std::int64_t save_total_limit = 0;
   std::string config_digest = {};
-  Json facts = Json::object();  // for the manifest
 };
 
 struct PublishedCheckpoint {

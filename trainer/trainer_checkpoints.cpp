@@ -60,13 +60,13 @@ SaverOptions Trainer::saver_options() const {
   return {.in_background = config_.reliability.save_in_background && !uploads,
           .warn_on_failure = config_.reliability.save_error == "warn",
           .save_total_limit = training.save_total_limit.value_or(0),
-          .config_digest = config_digest(config_),
-          .facts = facts().json()};
+          .config_digest = config_digest(config_)};
 }
 
 CheckpointSnapshot Trainer::snapshot(const NamedTensors& optimizer_state) const {
   CheckpointSnapshot taken{.state = state_, .model = contents_of(*parts_.model), .files = parts_.tokenizer_files};
   taken.files.emplace_back("train.toml", to_toml(config_));
+  taken.facts = facts().json();
   if (!keeps_optimizer()) return taken;
   const auto add = [&](const NamedTensors& tensors) {
     taken.optimizer.insert(taken.optimizer.end(), tensors.begin(), tensors.end());

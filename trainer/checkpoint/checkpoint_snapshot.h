@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/json.h"
 #include "trainer/checkpoint/trainer_state.h"
 #include "trainer/models/model_contents.h"
 
@@ -21,6 +22,7 @@ struct CheckpointSnapshot {
   ModelContents model;
   NamedTensors optimizer = {};                             // of kOptimizerFile; empty: the file is not written
   std::vector<std::pair<std::string, std::string>> files;  // name, content: tokenizer files, train.toml
+  Json facts = Json::object();                             // for the manifest
 
   // Replaces every tensor by a copy in host memory.
   void copy_to_host();

@@ -71,7 +71,7 @@ TEST(LoadConfig, UnknownNamesGiveThePlaceAndTheNearestName) {
   EXPECT_EQ(
       error_of("[training]\n[trainng]\n"),
       "run.toml:2:2: trainng: unknown section | did you mean [training]? the sections are: model, tokenizer, data, "
-      "training, metrics, callbacks, hub");
+      "training, reliability, metrics, callbacks, hub");
   EXPECT_THAT(error_of("learning_rate = 1e-4"),
               StartsWith("run.toml:1:1: learning_rate: stands outside of all sections | write it under [training]"));
   EXPECT_THAT(error_of("evaluation_strategy = \"no\""), HasSubstr("write it under [training]"));

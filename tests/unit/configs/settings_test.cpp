@@ -62,7 +62,8 @@ TEST(Settings, OnlyTheseTrainingKeysAreNotFieldsOfTheTrainer) {
     if (setting.section == "training" && !peer().at("defaults").contains(setting.key)) own.insert(setting.key);
   }
   // The first was a field until version 5.
-  EXPECT_EQ(own, std::set<std::string>({"overwrite_output_dir", "freeze", "parameter_groups", "shard_optimizer"}));
+  EXPECT_EQ(own, std::set<std::string>(
+                     {"overwrite_output_dir", "freeze", "parameter_groups", "reproducible", "shard_optimizer"}));
 }
 
 TEST(Settings, DefaultsOfUnsupportedNamesAreTheTrainers) {

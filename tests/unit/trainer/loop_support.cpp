@@ -26,6 +26,13 @@
 namespace dtrain::test {
 namespace {
 
+// A rank is asked for signals while it evaluates too: the tests count steps.
+class StepCounter final : public Callback {
+ public:
+  void on_step_begin(const TrainerState& /*state*/, TrainerControl& /*control*/) override { ++begun; }
+  std::int64_t begun = 0;
+};
+
 constexpr std::int64_t kWidth = 6;
 
 at::Tensor drawn(std::vector<std::int64_t> shape, std::uint64_t seed) {
@@ -160,9 +167,9 @@ TinyResult train_tiny(const TrainConfig& given, const TinyRun& run) {
     if (run.watcher && rank.world.is_first()) parts.callbacks.push_back(run.watcher);
     if (run.during_forward) model->during_forward = [&, index = rank.world.rank] { run.during_forward(index); };
     if (run.signal) {
-      parts.received_signal = [&, asked = std::int64_t{0}, index = rank.world.rank]() mutable {
-        return run.signal(index, ++asked);
-      };
+      const auto counter = std::make_shared<StepCounter>();
+      parts.callbacks.push_back(counter);
+      parts.received_signal = [&, counter, index = rank.world.rank] { return run.signal(index, counter->begun); };
     }
     Trainer trainer(resumed, std::move(parts));
     const TrainOutcome outcome = trainer.train();
