@@ -7,7 +7,7 @@ import sys
 
 HEAD = """# The fault matrix
 
-Written by `./dev faults --minutes {minutes:g}`; `./dev test` runs a sample of each row. Each try breaks something in a real run and then asserts exit code, `run.json`,
+Written {by}. `./dev test` runs a sample of each row, `./dev faults --minutes N` as much as the time allows. Each try breaks something in a real run and then asserts exit code, `run.json`,
 the checkpoints and, where a run goes on, that weights, optimizer, log of steps and choice of the best equal those of the uninterrupted run bit for bit.
 `tests/faults/test_*.py` are the tests; a figure is the largest value over all tries.
 
@@ -34,7 +34,8 @@ def number(value):
 
 
 def page(rows, minutes):
-    text = HEAD.format(minutes=minutes)
+    by = f"by `./dev faults --minutes {minutes:g}`" if minutes else "from the sample of one `./dev test`"
+    text = HEAD.format(by=by)
     for (name, fault), row in sorted(rows.items()):
         figures = ", ".join(f"{key} {number(value)}" for key, value in sorted(row["figures"].items()))
         text += f"| {name} | {fault} | {row['tries']} | {row['held']} | {figures} |\n"
@@ -46,7 +47,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jsonl", type=pathlib.Path)
     parser.add_argument("page", type=pathlib.Path)
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--minutes", type=float, default=0, help="of ./dev faults; 0: the rows are those of ./dev test")
     options = parser.parse_args()
     text, all_held = page(merged(options.jsonl), options.minutes)
     options.page.write_text(text, encoding="utf-8")
