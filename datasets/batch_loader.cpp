@@ -7,6 +7,8 @@
 #include <mutex>
 #include <thread>
 
+#include <omp.h>
+
 #include "core/error.h"
 
 namespace dtrain {
@@ -84,7 +86,10 @@ BatchLoader::BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr
   state_->accumulation_steps = accumulation_steps;
   state_->prefetch = std::max<std::int64_t>(1, prefetch);
   state_->epoch = epoch;
-  state_->worker = std::thread([state = state_.get(), first] { state->produce(first); });
+  state_->worker = std::thread([state = state_.get(), first] {
+    ::omp_set_num_threads(1);  // of this thread: no team of its own beside that of the training
+    state->produce(first);
+  });
 }
 
 BatchLoader::~BatchLoader() {

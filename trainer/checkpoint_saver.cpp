@@ -4,6 +4,8 @@
 #include <exception>
 #include <utility>
 
+#include <omp.h>
+
 #include "core/log.h"
 #include "trainer/checkpoint/json_fields.h"
 #include "trainer/first_rank.h"
@@ -68,7 +70,11 @@ void CheckpointSaver::save(std::int64_t step, const std::function<CheckpointSnap
   if (options_.in_background) taken.copy_to_host();
   outcome_ = std::async(
       options_.in_background ? std::launch::async : std::launch::deferred,
-      [this, step](CheckpointSnapshot given) { return write(step, std::move(given)); }, std::move(taken));
+      [this, step](CheckpointSnapshot given) {
+        if (options_.in_background) ::omp_set_num_threads(1);  // of this thread
+        return write(step, std::move(given));
+      },
+      std::move(taken));
 }
 
 std::optional<PublishedCheckpoint> CheckpointSaver::settle(double patience) {

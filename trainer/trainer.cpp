@@ -16,6 +16,7 @@
 #include "dist/agreement.h"
 #include "dist/watchdog.h"
 #include "trainer/callbacks/default_flow.h"
+#include "trainer/checkpoint_saver.h"
 #include "trainer/first_rank.h"
 #include "trainer/model_parameters.h"
 #include "trainer/optim/sharded_optimizer.h"

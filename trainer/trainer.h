@@ -34,7 +34,6 @@
 #include "trainer/callbacks/callback.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 #include "trainer/checkpoint/trainer_state.h"
-#include "trainer/checkpoint_saver.h"
 #include "trainer/evaluation.h"
 #include "trainer/loop_totals.h"
 #include "trainer/memory_metrics.h"
@@ -43,10 +42,14 @@
 #include "trainer/optim/grad_scaler.h"
 #include "trainer/optim/learning_rates.h"
 #include "trainer/optim/optimizer.h"
-#include "trainer/resume.h"
 #include "trainer/train_step.h"
 
 namespace dtrain {
+
+class CheckpointSaver;
+struct CheckpointSnapshot;
+struct RunFacts;
+struct SaverOptions;
 
 struct TrainerParts {
   std::shared_ptr<Model> model;  // on `device`; the weights of rank 0 are copied to the other ranks

@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "dist/watchdog.h"
 #include "trainer/checkpoint/run_json.h"
+#include "trainer/checkpoint_saver.h"
 #include "trainer/first_rank.h"
 #include "trainer/replicas.h"
 #include "trainer/resume.h"
