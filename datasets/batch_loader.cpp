@@ -7,9 +7,8 @@
 #include <mutex>
 #include <thread>
 
-#include <omp.h>
-
 #include "core/error.h"
+#include "datasets/lone_thread.h"
 
 namespace dtrain {
 
@@ -56,6 +55,7 @@ Batch BatchLoader::State::collate(std::int64_t number) const {
 
 void BatchLoader::State::produce(std::int64_t first) {
   try {
+    compute_alone();
     for (auto number = first; number < static_cast<std::int64_t>(plan.size()); ++number) {
       Batch batch = collate(number);
       std::unique_lock lock(mutex);
@@ -86,10 +86,7 @@ BatchLoader::BatchLoader(std::shared_ptr<const Dataset> dataset, std::shared_ptr
   state_->accumulation_steps = accumulation_steps;
   state_->prefetch = std::max<std::int64_t>(1, prefetch);
   state_->epoch = epoch;
-  state_->worker = std::thread([state = state_.get(), first] {
-    ::omp_set_num_threads(1);  // of this thread: no team of its own beside that of the training
-    state->produce(first);
-  });
+  state_->worker = std::thread([state = state_.get(), first] { state->produce(first); });
 }
 
 BatchLoader::~BatchLoader() {

@@ -4,9 +4,8 @@
 #include <exception>
 #include <utility>
 
-#include <omp.h>
-
 #include "core/log.h"
+#include "datasets/lone_thread.h"
 #include "trainer/checkpoint/json_fields.h"
 #include "trainer/first_rank.h"
 
@@ -71,7 +70,7 @@ void CheckpointSaver::save(std::int64_t step, const std::function<CheckpointSnap
   outcome_ = std::async(
       options_.in_background ? std::launch::async : std::launch::deferred,
       [this, step](CheckpointSnapshot given) {
-        if (options_.in_background) ::omp_set_num_threads(1);  // of this thread
+        if (options_.in_background) compute_alone();
         return write(step, std::move(given));
       },
       std::move(taken));
