@@ -80,7 +80,8 @@ def test_tensorboard_shows_what_is_not_a_number(tmp_path, tiny_bert):
 
 def test_tensorboard_of_a_killed_and_resumed_run_is_one_curve(tmp_path, tiny_bert):
     recipe = harness.recipe(tmp_path, tiny_bert, training={"report_to": ["jsonl", "tensorboard"], "max_steps": 9, "save_strategy": "steps",
-                                                           "save_steps": 3, "resume_from_checkpoint": "latest"})
+                                                           "save_steps": 3, "resume_from_checkpoint": "latest"},
+                            reliability={"save_in_background": False})  # so that the kill comes after the save of step 3
     logs = tmp_path / "logs"
     assert harness.run(recipe, DTRAIN_FAULT="rank=0 point=step at=6 kind=kill", TENSORBOARD_LOGGING_DIR=str(logs)).code != 0
     killed = scalars(accumulator(logs))["train/loss"]

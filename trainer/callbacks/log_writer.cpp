@@ -20,6 +20,7 @@ std::string records_up_to(std::string_view text, std::int64_t step) {
     if (!record.is_object()) continue;
     const auto found = record.find("step");
     if (found == record.end() || !found->is_number_integer() || found->get<std::int64_t>() > step) continue;
+    if (record.contains("train_runtime")) continue;  // the summary of an end after which the run goes on
     kept.append(line).append("\n");
   }
   return kept;
