@@ -43,6 +43,11 @@ const std::map<std::string, Damage>& damages() {
   return table;
 }
 
+// Whether the plan is for this rank and names this point and number.
+bool names(std::string_view point, std::int64_t number) {
+  return active_plan && active_plan->point == point && active_plan->at == number;
+}
+
 Plan parse_plan(const std::string& text) {
   Plan plan;
   std::istringstream words(text);
@@ -82,7 +87,7 @@ void set_up_faults(int rank) {
 }
 
 bool fault_asked(std::string_view point, std::int64_t number, std::string_view kind) {
-  return active_plan && active_plan->point == point && active_plan->at == number && active_plan->kind == kind;
+  return names(point, number) && active_plan->kind == kind;
 }
 
 void fault_point(std::string_view point, std::int64_t number) {
@@ -101,7 +106,7 @@ void fault_point(std::string_view point, std::int64_t number) {
 }
 
 std::optional<Damage> fault_damage(std::string_view point, std::int64_t number) {
-  if (!active_plan || active_plan->point != point || active_plan->at != number) return std::nullopt;
+  if (!names(point, number)) return std::nullopt;
   const auto found = damages().find(active_plan->kind);
   return found == damages().end() ? std::nullopt : std::optional(found->second);
 }

@@ -3,7 +3,7 @@
 // Collectives are ordered after what the caller's current stream holds when they are started; Work::wait() makes the
 // current stream wait, not the host. The NCCL communicator is non-blocking: initialisation and every call end by the
 // deadline. A watching thread polls NCCL's asynchronous errors, reported failures of other ranks and the deadline of
-// // what is under way; it aborts NCCL then, which ends the kernels, and every later call throws the reason. An abort
+// what is under way; it aborts NCCL then, which ends the kernels, and every later call throws the reason. An abort
 // that does not return within five seconds ends the process. In the flight recorder a collective ends when the watching
 // thread finds its event passed, up to a tenth of a second late.
 #pragma once

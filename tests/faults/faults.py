@@ -33,8 +33,16 @@ class Row:
     def passed(self, **figures):
         """One try held. Figures (seconds and the like) are collected; the report shows the largest."""
         self.held += 1
+        self.measured(**figures)
+
+    def measured(self, **figures):
+        """Figures of a try, whether it holds or not."""
         for name, value in figures.items():
             self.figures[name] = max(value, self.figures.get(name, value))
+
+    def counted(self, name):
+        """A figure that counts tries."""
+        self.figures[name] = self.figures.get(name, 0) + 1
 
     def close(self):
         REPORT.parent.mkdir(parents=True, exist_ok=True)

@@ -62,13 +62,20 @@ def strike_with_kill(job, target):
     return time.monotonic() - start
 
 
-def kills(row, target, moment, recipe, whole, full):
-    """The sample is one try, at `moment`; the others go through all of them."""
+TOO_LATE = "runs that ended before the moment came"
+
+
+def strikes(row, name, moment, recipe, full, share):
+    """Number, draws, output folder and moment of each try. The sample is one, at `moment`; the others go through all of them."""
     first = MOMENTS.index(moment)
-    for number in row.tries(sample=1, full=full, share=0.1):
-        rng = generator(f"{target} {number}")
-        out = recipe.parent / f"{target} {number}".replace(" ", "-")
-        moment = MOMENTS[(first + number) % len(MOMENTS)]
+    for number in row.tries(sample=1, full=full, share=share):
+        out = recipe.parent / f"{name} {number}".replace(" ", "-")
+        yield number, generator(f"{name} {number}"), out, MOMENTS[(first + number) % len(MOMENTS)]
+        shutil.rmtree(out)
+
+
+def kills(row, target, moment, recipe, whole, full):
+    for number, rng, out, moment in strikes(row, target, moment, recipe, full, share=0.1):
         # Steps of milliseconds are faster than the disk: in the background some intervals more may be lost.
         background = number % 2 == 1
         with Launched(recipe, out, "--max-restarts", "20", "--set", f"reliability.save_in_background={json.dumps(background)}") as job:
@@ -78,18 +85,16 @@ def kills(row, target, moment, recipe, whole, full):
                 saved = max((int(name.split("-")[1]) for name in launched.names(out, "checkpoint-")), default=0)
                 back = time.monotonic()
                 job.until(lambda: "resuming from" in job.text(), "the next attempt")
-                row.figures["seconds until the next attempt resumes"] = max(
-                    time.monotonic() - back, row.figures.get("seconds until the next attempt resumes", 0))
+                row.measured(**{"seconds until the next attempt resumes": time.monotonic() - back})
                 if not background:
                     assert at - saved <= 2 * launched.OPTIONS["save_steps"], f"{at} {saved}\n{job.text()}"
-                    row.figures["steps lost"] = max(at - saved, row.figures.get("steps lost", 0))
-                row.figures["seconds until all is down"] = max(down, row.figures.get("seconds until all is down", 0))
+                    row.measured(**{"steps lost": at - saved})
+                row.measured(**{"seconds until all is down": down})
             else:
-                row.figures["runs that ended before the moment came"] = row.figures.get("runs that ended before the moment came", 0) + 1
+                row.counted(TOO_LATE)
             assert job.end() == 0, job.text()
             check_equal(job, whole)
         row.passed()
-        shutil.rmtree(out)
 
 
 @pytest.mark.row("F01", "kill -9 of a rank, at random")
@@ -113,12 +118,8 @@ def test_kill_of_all_ranks(row, recipe, whole):
 
 
 def signals(row, target, moment, recipe, whole, full):
-    first = MOMENTS.index(moment)
-    for number in row.tries(sample=1, full=full, share=0.06):
-        rng = generator(f"signal {target} {number}")
-        out = recipe.parent / f"signal-{target}-{number}".replace(" ", "-")
+    for _, rng, out, moment in strikes(row, f"signal {target}", moment, recipe, full, share=0.06):
         with Launched(recipe, out) as job:
-            moment = MOMENTS[(first + number) % len(MOMENTS)]
             happened = job.moment(moment, rng.randrange(1, launched.STEPS - 3), rng)
             receiver = {"mpirun": job.mpirun, "rank": lambda: job.rank(rng.randrange(2)), "launch": lambda: job.process.pid}[target]()
             start = time.monotonic()
@@ -134,10 +135,9 @@ def signals(row, target, moment, recipe, whole, full):
                 row.passed(**{"seconds until exit": seconds})
             else:
                 assert code == 0, job.text()
-                row.passed(**{"runs that ended before the moment came":
-                              row.figures.get("runs that ended before the moment came", 0) + 1})
+                row.counted(TOO_LATE)
+                row.passed()
             finish(job, code, recipe, whole)
-        shutil.rmtree(out)
 
 
 @pytest.mark.row("F08", "SIGUSR2 to mpirun, at random")

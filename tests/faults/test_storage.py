@@ -22,6 +22,13 @@ def counted(row, things):
     yield from (thing for thing, _ in zip(things, row.tries(len(things), len(things))))
 
 
+def calls_of_save(base, step, best=1):
+    """The system calls of a save of `step` into a copy of `base`."""
+    trial = base.parent / f"{base.name}-trial"
+    shutil.copytree(base, trial)
+    return storage.calls_between_markers(storage.save_line(trial, step, best=best, limit=2))
+
+
 def assert_sound(report, latest, best=None):
     """latest() gives one of `latest`, every listed checkpoint is whole, and the best one is there."""
     assert report["latest"] in latest and not report["damaged"], report
@@ -38,9 +45,7 @@ def test_killed_at_every_call_of_a_save(row, tmp_path):
     # A new step with a checkpoint to prune after it, and a step that is there already and is replaced.
     for step, before in ((4, (1, 2, 3)), (3, (1, 2, 3))):
         base = storage.store_with(tmp_path / f"base-{step}", before)
-        trial = tmp_path / f"trial-{step}"
-        shutil.copytree(base, trial)
-        calls = storage.calls_between_markers(storage.save_line(trial, step, best=1, limit=2))
+        calls = calls_of_save(base, step)
         folders = list(storage.copies(base, tmp_path / f"step-{step}", len(calls)))
         for call, folder in zip(calls, folders):
             code, _ = storage.run_injected(storage.save_line(folder, step, best=1, limit=2), call, "signal=KILL")
@@ -55,10 +60,7 @@ def test_killed_at_every_call_of_a_save(row, tmp_path):
 def test_killed_at_every_call_of_a_prune(row, tmp_path):
     # Most of this save is pruning: five checkpoints too many.
     base = storage.store_with(tmp_path / "base", range(1, 8))
-    trial = tmp_path / "trial"
-    shutil.copytree(base, trial)
-    line = storage.save_line(trial, 8, best=2, limit=2)
-    calls = storage.calls_between_markers(line)
+    calls = calls_of_save(base, 8, best=2)
     unlinks = [call for call in calls if call.name in ("unlinkat", "rename", "renameat", "rmdir", "unlink")]
     first = calls.index([call for call in unlinks if call.name.startswith("rename")][1])  # the first one publishes
     calls = calls[first:]
@@ -113,9 +115,7 @@ def test_the_forgetful_disk_finds_missing_syncs(scenario, tmp_path):
 @pytest.mark.row("F33", "EIO, ENOSPC, EDQUOT, EROFS, EACCES, EMFILE at a system call of a save")
 def test_failing_calls(row, tmp_path):
     base = storage.store_with(tmp_path / "base", (1, 2, 3))
-    trial = tmp_path / "trial"
-    shutil.copytree(base, trial)
-    calls = [call for call in storage.calls_between_markers(storage.save_line(trial, 4, best=1, limit=2))
+    calls = [call for call in calls_of_save(base, 4)
              if call.name not in ("brk", "munmap", "getpid", "exit_group", "futex", "madvise")]
     # One error for each call here, all errors for all calls in ./dev faults.
     points = [(call, error) for index, call in enumerate(calls)
@@ -140,9 +140,7 @@ def test_failing_calls(row, tmp_path):
 @pytest.mark.row("F34", "interrupted system calls of a save")
 def test_interrupted_calls(row, tmp_path):
     base = storage.store_with(tmp_path / "base", (1, 2, 3))
-    trial = tmp_path / "trial"
-    shutil.copytree(base, trial)
-    calls = [call for call in storage.calls_between_markers(storage.save_line(trial, 4, best=1, limit=2))
+    calls = [call for call in calls_of_save(base, 4)
              if call.name in ("openat", "read", "write", "fsync", "close")]
     folders = list(storage.copies(base, tmp_path / "tries", len(calls)))
     for call, folder in counted(row, zip(calls, folders)):
