@@ -12,7 +12,7 @@ set(DTRAIN_PUBLIC_HEADERS
   dist/reducer.h dist/run_job.h dist/world.h
   launcher/run_trainer.h
   trainer/evaluation.h trainer/first_rank.h trainer/loop_totals.h trainer/memory_metrics.h trainer/precision.h trainer/registry.h
-  trainer/step_spans.h trainer/train_step.h trainer/trainer.h
+  trainer/spike_watch.h trainer/step_spans.h trainer/train_step.h trainer/trainer.h
   trainer/callbacks/callback.h trainer/callbacks/early_stopping.h trainer/callbacks/log_printer.h
   trainer/callbacks/log_writer.h trainer/callbacks/progress_bar.h trainer/callbacks/tensorboard_writer.h
   trainer/checkpoint/checkpoint_store.h trainer/checkpoint/trainer_state.h

@@ -39,6 +39,8 @@ namespace {
 constexpr double kPollSeconds = 0.1;
 constexpr double kOrphanSeconds = 5;  // ranks whose mpirun was killed leave by themselves within one
 constexpr double kLockSeconds = 30;
+// mpirun leaves a second after the rank that failed; when the network is cut it waits for its daemon on the other host.
+constexpr double kLauncherSeconds = 15;
 
 // The signals that ask the supervisor to stop. The first is passed on as SIGUSR2, on which the ranks publish a
 // checkpoint; a second one that is not SIGUSR2 means "now".
@@ -218,6 +220,8 @@ class Supervisor {
     {
       ChildProcess child(
           {.arguments = command_of(number), .environment = {{"DTRAIN_ATTEMPT", std::to_string(number)}}});
+      FileStamp seen = before;
+      std::optional<Stopwatch> failed;  // since run.json says so
       while (true) {
         if (const std::optional<int> code = child.wait_for(kPollSeconds)) {
           end.code = *code;
@@ -225,6 +229,16 @@ class Supervisor {
         }
         pass_signals_on(child, end.was_told_to_stop);
         for (const pid_t mpirun : children_of(::getpid())) ranks.look(mpirun);
+        if (const FileStamp now = stamp_of(file); now != seen) {
+          seen = now;
+          if (has_failed()) failed.emplace();
+        }
+        if (failed && failed->seconds() > kLauncherSeconds) {
+          log::warning("launch: the run failed {:g} s ago and {} does not end: killing it", kLauncherSeconds,
+                       arguments_.launcher);
+          child.stop();
+          failed.emplace();
+        }
       }
       end.first_gone = ranks.first_gone();
       end.was_told_to_stop = end.was_told_to_stop || first_signal != 0;
@@ -240,6 +254,15 @@ class Supervisor {
     }
     end.step = newest_step();
     return end;
+  }
+
+  [[nodiscard]] bool has_failed() const {
+    try {
+      const std::optional<RunRecord> record = read_run_record(folder_);
+      return record && record->state == "failed";
+    } catch (const Error&) {
+      return false;
+    }
   }
 
   void pass_signals_on(ChildProcess& child, bool& told) {

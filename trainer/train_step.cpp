@@ -139,6 +139,39 @@ std::string not_finite(HostComm& host, const std::vector<Batch>& micro_batches, 
                      loss_finite ? "gradient" : "loss", where);
 }
 
+struct WorstExample {
+  double loss = -std::numeric_limits<double>::infinity();
+  std::int64_t example = -1;  // -1: the model gives no loss of each
+};
+
+WorstExample worst_example(const std::vector<Batch>& micro_batches, const std::vector<at::Tensor>& loss_each) {
+  WorstExample worst;
+  for (std::size_t i = 0; i < micro_batches.size(); ++i) {
+    if (!loss_each[i].defined()) continue;
+    const at::Tensor losses = loss_each[i].to(at::kCPU, at::kFloat).contiguous();
+    for (std::size_t j = 0; j < micro_batches[i].example_index.size(); ++j) {
+      const double loss = losses.const_data_ptr<float>()[j];
+      if (micro_batches[i].example_weight[j] > 0 && loss > worst.loss) {
+        worst = {.loss = loss, .example = micro_batches[i].example_index[j]};
+      }
+    }
+  }
+  return worst;
+}
+
+// Collective.
+void warn_of_spike(HostComm& host, const Spike& spike, double loss, const WorstExample& mine, std::int64_t step) {
+  const std::vector<WorstExample> all = exchange(host, "example of the largest loss", mine);
+  const auto worst =
+      std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.loss < b.loss; });
+  if (host.rank() != 0) return;
+  log::warning("step {}: loss {:.4g} is {:.1f} standard deviations above the {:.4g} of the steps before{}", step, loss,
+               spike.deviations, spike.mean,
+               worst->example < 0 ? std::string()
+                                  : fmt::format("; largest: {:.4g} of training example {} (counted from 0), on rank {}",
+                                                worst->loss, worst->example, worst - all.begin()));
+}
+
 }  // namespace
 
 Batch to_device(const Batch& batch, c10::Device device) {
@@ -255,6 +288,11 @@ StepResult TrainStep::run(const std::vector<Batch>& micro_batches, std::int64_t 
                                   fmt::join(short_of_memory, ", ")));
   }
   result.loss = tree_sum(sums) / total.weight;
+  if (options_.loss_spike > 0) {
+    if (const std::optional<Spike> spike = spikes_.observe(result.loss)) {
+      warn_of_spike(parts_.host, *spike, result.loss, worst_example(micro_batches, computed.loss_each), step);
+    }
+  }
   const bool finite = loss_finite && gradient_finite;
   if (!finite && (!scaled || scale < kSmallestScale)) {
     const std::string reason =

@@ -22,6 +22,7 @@
 #include "trainer/optim/grad_scaler.h"
 #include "trainer/optim/optimizer.h"
 #include "trainer/precision.h"
+#include "trainer/spike_watch.h"
 #include "trainer/step_spans.h"
 
 namespace dtrain {
@@ -39,6 +40,8 @@ struct StepOptions {
   bool reproducible = false;
   // A loss or gradient that is not finite skips the update instead of ending the run.
   bool skip_not_finite = false;
+  // Warn of a loss this many standard deviations above those before, and name its worst example; 0: never.
+  double loss_spike = 0;
 };
 
 // What happens inside of a step; each may be empty.
@@ -72,7 +75,8 @@ struct StepParts {
 
 class TrainStep {
  public:
-  TrainStep(StepParts parts, StepOptions options) : parts_(std::move(parts)), options_(options) {}
+  TrainStep(StepParts parts, StepOptions options)
+      : parts_(std::move(parts)), options_(options), spikes_(options.loss_spike) {}
 
   // Collective. All ranks give the same number of micro-batches, `step` (1 is the first) and learning rates, by
   // parameter group; `signal` is what this rank has received. When a loss or the gradient is not finite on any rank, no
@@ -93,6 +97,7 @@ class TrainStep {
 
   StepParts parts_;
   StepOptions options_;
+  SpikeWatch spikes_;
 };
 
 // `batch` with its tensors on `device`.

@@ -101,7 +101,8 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                   .device = parts_.device,
                   .agree_on_memory = training.auto_find_batch_size,
                   .reproducible = training.reproducible,
-                  .skip_not_finite = config_.reliability.not_finite == "skip"});
+                  .skip_not_finite = config_.reliability.not_finite == "skip",
+                  .loss_spike = config_.reliability.loss_spike});
   evaluation_options_ = evaluation_options(training, precision_, parts_.device);
   evaluation_options_.writer = parts_.writer;
   if (training.prediction_loss_only) parts_.metrics.clear();

@@ -49,28 +49,35 @@ class Job:
         return self
 
     def __exit__(self, *_):
-        for pid in [*self.pids().values(), self.process.pid]:
+        # mpirun's daemon of another host, too: it would keep the pipe open.
+        for pid in [*(pid for pid, _ in self.processes()), self.process.pid]:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         self.process.communicate()
 
+    def processes(self):
+        """[(pid, environment)] of all that belongs to the job and runs now."""
+        found = [(int(entry), environment_of(entry)) for entry in os.listdir("/proc") if entry.isdigit()]
+        return [(pid, words) for pid, words in found if words.get("DTRAIN_TEST_JOB") == self.mark]
+
+    def has_ranks(self):
+        """Whether anything runs as a rank, be it the program or a shell around it."""
+        return any("OMPI_COMM_WORLD_RANK" in words for _, words in self.processes())
+
     def pids(self):
         """{rank: pid} of the ranks that run now."""
         found = {}
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            words = environment_of(entry)
-            if words.get("DTRAIN_TEST_JOB") != self.mark or "OMPI_COMM_WORLD_RANK" not in words:
+        for pid, words in self.processes():
+            if "OMPI_COMM_WORLD_RANK" not in words:
                 continue
             try:
-                program = os.readlink(f"/proc/{entry}/exe")
+                program = os.readlink(f"/proc/{pid}/exe")
             except OSError:
                 continue
             if program == str(harness.DTRAIN.resolve()):
-                found[int(words["OMPI_COMM_WORLD_RANK"])] = int(entry)
+                found[int(words["OMPI_COMM_WORLD_RANK"])] = pid
         return found
 
     def wait_for_stop(self, rank):

@@ -4,8 +4,9 @@
 //   store_tool save FOLDER STEP BYTES BEST LIMIT   publishes, then prunes; prints one line of JSON
 //   store_tool check                               reads names of folders, prints what latest() and list() say of each
 //   store_tool recover STEP BYTES BEST LIMIT       the same, then goes on as the next run does: leftovers, a save
-//   store_tool flip CHECKPOINT                     reads lines "FILE BYTE BIT": flips it, prints the damage, flips it
-//   back store_tool cut CHECKPOINT                      reads lines "FILE LENGTH": cuts it to that, prints the damage
+//   store_tool flip CHECKPOINT                     reads lines "FILE BYTE BIT": flips it, prints the damage, flips back
+//   store_tool cut CHECKPOINT                      reads lines "FILE LENGTH": cuts it to that, prints the damage
+//   store_tool read FOLDER                         asks for latest() again and again until FOLDER/stop is there
 //   store_tool rotate LIMIT                        reads names of folders to make: eight saves with the best at each
 //   place
 //
@@ -188,6 +189,20 @@ int run(const std::vector<std::string>& words) {
       if (command == "flip") flip_bit(checkpoint / name, place, bit);
     });
     return 0;
+  }
+  if (command == "read") {
+    const fs::path folder = words.at(1);
+    const CheckpointStore store(folder);
+    std::int64_t reads = 0;
+    std::int64_t step = 0;
+    const Json outcome = outcome_of([&] {
+      for (; !fs::exists(folder / "stop"); ++reads) {
+        const auto latest = store.latest();
+        if (latest) step = latest->step;
+      }
+    });
+    std::cout << line_of({{"reads", reads}, {"step", step}, {"outcome", outcome}}) << "\n";
+    return outcome["code"];
   }
   if (command == "rotate") {
     for_each_line([&](const std::string& folder) {

@@ -38,6 +38,10 @@ def with_odd_rank(recipe, odd, program=harness.DTRAIN, options=(), environment=(
     return harness.run_line(line)
 
 
+def checkpoints(folder):
+    return sorted(path.name for path in (folder / "out").glob("checkpoint-*"))
+
+
 def check(outcome, start_seconds, *words):
     assert outcome.code == DISAGREE, outcome.text
     assert len(outcome.error_lines()) == 1, outcome.text
@@ -89,3 +93,25 @@ def test_another_number_of_threads(row, recipe, start_seconds):
         outcome = with_odd_rank(exact, number, environment=threads, ranks=4)
         row.passed(seconds=check(outcome, start_seconds, "threads of a rank", f"rank {number} has"))
         shutil.rmtree(recipe.parent / "out", ignore_errors=True)
+
+
+@pytest.mark.row("F56", "the training data changes between two attempts")
+def test_data_that_changes(row, tmp_path, tiny_bert):
+    lines = (harness.IMDB / "imdb-small-train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:64]
+    changes = [lambda: lines + [lines[0]], lambda: lines[:-1], lambda: [*lines[1:], lines[0]],
+               lambda: [lines[0].replace("a", "e", 1), *lines[1:]]]
+    for number in row.tries(sample=1, full=len(changes)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        train = folder / "train.jsonl"
+        train.write_text("".join(lines), encoding="utf-8")
+        path = harness.recipe(folder, tiny_bert, data={"train": str(train), "train_samples": None},
+                              training={"save_strategy": "steps", "save_steps": 3, "resume_from_checkpoint": "latest"})
+        assert harness.run(path, DTRAIN_FAULT="rank=0 point=step at=5 kind=kill").code == -9
+        kept = checkpoints(folder)
+        train.write_text("".join(changes[number]()), encoding="utf-8")
+        outcome = harness.run(path)
+        assert outcome.code == DISAGREE and len(outcome.error_lines()) == 1, outcome.text
+        assert "the training data, or how it is tokenised, has changed" in outcome.error_lines()[0], outcome.text
+        assert kept == checkpoints(folder) == ["checkpoint-3"]
+        row.passed()

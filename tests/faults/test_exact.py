@@ -6,6 +6,7 @@ import random
 import shutil
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import harness
 
@@ -184,4 +185,34 @@ def test_a_flipped_bit_is_noticed(row, tmp_path, tiny_bert):
         noticed = -(-step // interval) * interval
         assert f"step {noticed}: rank {rank} holds other numbers than the rest" in outcome.text, outcome.text
         row.passed(steps_until_noticed=noticed - step)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.row("F61", "a finite loss far above those before, from one example")
+def test_a_spike_of_the_loss_is_named(row, tmp_path, tiny_bert):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    tensors = {name: value for name, value in load_file(base / "model.safetensors").items() if not name.startswith("classifier")}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    for number in row.tries(sample=1, full=30):
+        draw = random.Random(number)
+        ranks, example = draw.choice([1, 2, 4]), draw.randrange(100, 200)  # in file order, after the steps that it learns from
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        train = folder / "train.jsonl"
+        train.write_text("".join(json.dumps({"text": f"film {i}", "label": 1000 if i == example else draw.random()}) + "\n"
+                                 for i in range(200)), encoding="utf-8")
+        path = harness.recipe(folder, base, model={"num_labels": 1}, metrics={"compute": []}, reliability={"loss_spike": 8},
+                              data={"train": str(train), "eval": None, "eval_samples": None, "train_samples": None},
+                              training={"max_steps": -1, "num_train_epochs": 1, "train_sampling_strategy": "sequential",
+                                        "per_device_train_batch_size": 4 // ranks, "logging_steps": 10})
+        watched = run(path, ranks)
+        spikes = [line for line in watched.text.splitlines() if "standard deviations above" in line]
+        assert len(spikes) == 1 and f"step {example // 4 + 1}: loss" in spikes[0], watched.text
+        assert f"of training example {example} (counted from 0), on rank" in spikes[0], watched.text
+        weights = harness.digest(folder / "out" / "model.safetensors")
+        assert "deviations" not in harness.run(path, "--set", "reliability.loss_spike=0", "--set", "training.overwrite_output_dir=true",
+                                               ranks=ranks).text
+        assert harness.digest(folder / "out" / "model.safetensors") == weights
+        row.passed()
         shutil.rmtree(folder)

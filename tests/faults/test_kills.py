@@ -10,6 +10,7 @@ import pytest
 import faults
 import harness
 import launched
+from jobs import state_of
 from launched import MOMENTS, Launched, generator, record, result, steps_of
 
 PREEMPTED, USAGE, INTERNAL = 75, 64, 70
@@ -75,7 +76,7 @@ def strikes(row, name, moment, recipe, full, share):
 
 
 def kills(row, target, moment, recipe, whole, full):
-    for number, rng, out, moment in strikes(row, target, moment, recipe, full, share=0.1):
+    for number, rng, out, moment in strikes(row, target, moment, recipe, full, share=full * 0.0012):
         # Steps of milliseconds are faster than the disk: in the background some intervals more may be lost.
         background = number % 2 == 1
         with Launched(recipe, out, "--max-restarts", "20", "--set", f"reliability.save_in_background={json.dumps(background)}") as job:
@@ -197,6 +198,34 @@ def test_termination_of_mpirun(row, recipe, whole):
         shutil.rmtree(out)
 
 
+@pytest.mark.row("F12", "SIGTERM to a rank at each step of publishing and of removing a checkpoint")
+def test_termination_while_publishing(row, recipe, whole):
+    points = ("save", "publish", "published", "unpublished")
+    for number in row.tries(sample=1, full=40):
+        point, step = points[number % len(points)], 3 * generator(f"publish {number}").randrange(2, 9)
+        out = recipe.parent / f"publish-{number}"
+        # What is removed at step 3 s is the checkpoint of an earlier step.
+        at = step - 6 if point == "unpublished" else step
+        with Launched(recipe, out, "--set", "training.load_best_model_at_end=false", "--set", "training.metric_for_best_model=",
+                      DTRAIN_FAULT=f"rank=0 point={point} at={max(at, 3)} kind=stop") as job:
+            assert job.until(lambda: job.rank(0) and state_of(job.rank(0)) == "T", "rank 0 stops itself"), job.text()
+            rank = job.rank(0)
+            job.signal(signal.SIGTERM, [rank])
+            job.signal(signal.SIGCONT, [rank])
+            code = job.end()
+            assert code == PREEMPTED and record(out)["state"] == "preempted", job.text()
+        inspected = harness.run("inspect", out)
+        assert inspected.code == 0, inspected.text
+        with Launched(recipe, out, "--set", "training.resume_from_checkpoint=latest", "--set", "training.load_best_model_at_end=false",
+                      "--set", "training.metric_for_best_model=") as again:
+            assert again.end() == 0, again.text()
+        assert result(out)["log"] == whole["log"], job.text()
+        last = f"checkpoint-{launched.STEPS}/optimizer.safetensors"
+        assert result(out)["digests"][last] == whole["digests"][last], job.text()
+        row.passed()
+        shutil.rmtree(out)
+
+
 @pytest.mark.row("F11", "100 signals of three kinds to one rank")
 def test_signal_storm(row, recipe, whole):
     for number in row.tries(sample=1, full=40):
@@ -306,13 +335,39 @@ def test_two_jobs_on_one_folder(row, recipe, whole):
         shutil.rmtree(out)
 
 
+@pytest.mark.row("F83", "a reader that asks for the newest checkpoint all the time, while the run saves, removes and is killed")
+def test_reader_beside_the_run(row, recipe, whole):
+    for number in row.tries(sample=1, full=20):
+        rng = generator(f"reader {number}")
+        out = recipe.parent / f"reader-{number}"
+        out.mkdir()
+        tool = [harness.BUILD / "tests" / "store_tool", "read", out]
+        with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as reader:
+            try:
+                with Launched(recipe, out, "--set", "training.eval_steps=1", "--set", "training.save_steps=1",
+                              "--set", "reliability.save_in_background=false") as job:
+                    if job.moment("saving", rng.randrange(5, 25), rng):
+                        strike_with_kill(job, "all")
+                    assert job.end() == 0, job.text()
+            finally:
+                (out / "stop").touch()
+                text, _ = reader.communicate(timeout=60)
+        assert reader.returncode == 0 and "passing over" not in text, text
+        read = json.loads(text.splitlines()[-1])
+        assert read["step"] == launched.STEPS and read["reads"] > 20, text
+        assert record(out)["state"] == "done", job.text()
+        row.passed()
+        row.figures["reads"] = row.figures.get("reads", 0) + read["reads"]
+        shutil.rmtree(out)
+
+
 @pytest.mark.row("F80", "all of these, one after the other, in one run")
 def test_chaos(row, recipe, whole):
     rng = generator("chaos")
     out = recipe.parent / "chaos"
     most = 12 if faults.MINUTES else 3
     kinds = ("rank 1", "rank 0", "mpirun", "all", "preempt")
-    for number in row.tries(sample=1, full=60, share=0.15):
+    for number in row.tries(sample=1, full=60, share=0.1):
         code = None
         struck = []
         for _ in range(40):

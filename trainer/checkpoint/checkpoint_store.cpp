@@ -189,6 +189,18 @@ bool is_temporary(const std::string& name) {
   return name.starts_with('.') && name.find(".json.") != std::string::npos && name.ends_with(".tmp");
 }
 
+// Newest first, whatever is in them.
+std::vector<Checkpoint> folders_of_checkpoints(const fs::path& output_dir) {
+  std::vector<Checkpoint> found;
+  for (const fs::path& entry : entries_of(output_dir)) {
+    std::error_code code;
+    const auto step = step_of_name(entry.filename().string());
+    if (step && fs::is_directory(entry, code)) found.push_back({*step, entry});
+  }
+  std::sort(found.begin(), found.end(), [](const Checkpoint& a, const Checkpoint& b) { return a.step > b.step; });
+  return found;
+}
+
 }  // namespace
 
 std::optional<std::int64_t> step_of_name(const std::string& name) {
@@ -355,17 +367,18 @@ std::vector<Checkpoint> CheckpointStore::list() const {
 }
 
 std::optional<Checkpoint> CheckpointStore::latest() const {
-  std::vector<Checkpoint> found;
-  for (const fs::path& entry : entries_of(output_dir_)) {
-    std::error_code code;
-    const auto step = step_of_name(entry.filename().string());
-    if (step && fs::is_directory(entry, code)) found.push_back({*step, entry});
-  }
-  std::sort(found.begin(), found.end(), [](const Checkpoint& a, const Checkpoint& b) { return a.step > b.step; });
-  for (const Checkpoint& checkpoint : found) {
-    const std::string damage = checkpoint_damage(checkpoint.folder);
-    if (damage.empty()) return checkpoint;
-    log::warning("passing over {}: {}", checkpoint.folder.string(), damage);
+  std::vector<Checkpoint> found = folders_of_checkpoints(output_dir_);
+  for (std::size_t i = 0; i < found.size();) {
+    const std::string damage = checkpoint_damage(found[i].folder);
+    if (damage.empty()) return found[i];
+    if (!is_there(found[i].folder)) {
+      // Removed by the run that writes here, which has published newer ones.
+      found = folders_of_checkpoints(output_dir_);
+      i = 0;
+      continue;
+    }
+    log::warning("passing over {}: {}", found[i].folder.string(), damage);
+    ++i;
   }
   if (found.empty()) return std::nullopt;
   throw data_error(
