@@ -40,7 +40,7 @@ constexpr double kPollSeconds = 0.1;
 constexpr double kOrphanSeconds = 5;  // ranks whose mpirun was killed leave by themselves within one
 constexpr double kLockSeconds = 30;
 // mpirun leaves a second after the rank that failed; when the network is cut it waits for its daemon on the other host.
-constexpr double kLauncherSeconds = 15;
+constexpr double kLauncherSeconds = 10;
 
 // The signals that ask the supervisor to stop. The first is passed on as SIGUSR2, on which the ranks publish a
 // checkpoint; a second one that is not SIGUSR2 means "now".

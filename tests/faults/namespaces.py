@@ -85,15 +85,21 @@ class TwoHosts:
                 except OSError:
                     pass  # a full queue: lost, as on a wire
 
+    def options(self, per_host=1):
+        """What mpirun needs to start `per_host` ranks on each host."""
+        hosts = ",".join(f"{self.net}.{index}:{per_host}" for index in (1, 2))
+        return ["--oversubscribe", "--host", hosts, "--mca", "plm_rsh_agent", str(self.folder / "agent.sh"), "--mca", "pml", "ob1",
+                "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", f"{self.net}.0/24",
+                "--mca", "oob_tcp_if_include", f"{self.net}.0/24", "--mca", "routed", "direct"]
+
     def line(self, program, per_host=1):
         """The command that runs `program` with `per_host` ranks on each host. A shell beside each rank keeps its exit code."""
-        hosts = ",".join(f"{self.net}.{index}:{per_host}" for index in (1, 2))
         keep = f'"$@"; code=$?; echo $code > {self.folder}/code.$OMPI_COMM_WORLD_RANK; exit $code'
-        options = ["--host", hosts, "-np", 2 * per_host, "--mca", "plm_rsh_agent", self.folder / "agent.sh", "--mca", "pml", "ob1",
-                   "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", f"{self.net}.0/24",
-                   "--mca", "oob_tcp_if_include", f"{self.net}.0/24", "--mca", "routed", "direct"]
-        inside = ["mpirun", "--oversubscribe", *map(str, options), "sh", "-c", keep, "sh", *program]
-        return ["ip", "netns", "exec", self.names[0], "unshare", "-u", "sh", "-c", 'hostname node-a; exec "$@"', "sh", *inside]
+        return self.on_first(["mpirun", "-np", str(2 * per_host), *self.options(per_host), "sh", "-c", keep, "sh", *program])
+
+    def on_first(self, line):
+        """The command that runs `line` on node-a."""
+        return ["ip", "netns", "exec", self.names[0], "unshare", "-u", "sh", "-c", 'hostname node-a; exec "$@"', "sh", *line]
 
     def codes(self):
         """{rank: exit code} of the ranks that have ended by themselves."""

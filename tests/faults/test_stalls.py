@@ -322,6 +322,23 @@ def test_one_side_goes_on(row, two_hosts, clean, tiny_bert):
         row.passed(seconds_after_deadline=round(seconds - LIMIT, 2))
 
 
+@pytest.mark.row("F23", "the link cut for good under a supervisor, which ends the mpirun that waits behind it")
+def test_the_supervisor_ends_mpirun(row, two_hosts, clean, tiny_bert):
+    for number in row.tries(sample=1, full=10):
+        folder = clean[0] / f"supervised-{number}"
+        toml = stall_recipe(folder, tiny_bert)
+        with namespaces.TwoHosts(folder) as hosts:
+            line = hosts.on_first(command("launch", "--ranks", "2", "--max-restarts", "0", f"--launcher-args={' '.join(hosts.options())}", toml))
+            with jobs.Job(line, **lasting(0, 100)) as job:
+                jobs.until(lambda: (folder / "out" / "log.jsonl").exists() and len(log_records(folder / "out")) >= 4, what="four steps")
+                since = time.monotonic()
+                hosts.connected = False
+                outcome = job.finish(timeout=60)
+        assert outcome.code == 86 and "mpirun does not end: killing it" in outcome.text, outcome.text
+        assert "suspects: network between node-a and node-b" in outcome.text, outcome.text
+        row.passed(seconds=round(time.monotonic() - since, 2))
+
+
 @pytest.mark.row("F24", "the link between two hosts cut for 2 s, or for 5 s")
 def test_short_cut_heals(row, two_hosts, clean, tiny_bert):
     for number in row.tries(sample=1, full=50):
