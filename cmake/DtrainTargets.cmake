@@ -4,6 +4,9 @@ add_library(dtrain_flags INTERFACE)
 target_compile_options(dtrain_flags INTERFACE
   -fPIC  # for programs too, so that all targets can share the precompiled headers
   -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Werror
+  # Clang counts changes of sign and whole numbers that become float among conversions, GCC does not.
+  $<$<CXX_COMPILER_ID:Clang>:-Wno-sign-conversion>
+  $<$<CXX_COMPILER_ID:Clang>:-Wno-implicit-int-float-conversion>
   # False positives inside LibTorch's and GCC 12's own inlined code.
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-error=restrict>
@@ -13,6 +16,21 @@ target_include_directories(dtrain_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SO
 if(DTRAIN_SANITIZE)
   target_compile_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE})
+endif()
+
+# Libraries of a fuzz build are archives: counters of coverage and reports of sanitizers then see one program.
+set(_layer_kind SHARED)
+if(DTRAIN_FUZZ STREQUAL "search")
+  target_compile_options(dtrain_flags INTERFACE
+    -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(dtrain_flags INTERFACE -fsanitize=address,undefined)
+  set(_layer_kind STATIC)
+elseif(DTRAIN_FUZZ STREQUAL "coverage")
+  target_compile_options(dtrain_flags INTERFACE -fprofile-instr-generate -fcoverage-mapping)
+  target_link_options(dtrain_flags INTERFACE -fprofile-instr-generate)
+  set(_layer_kind STATIC)
+elseif(DTRAIN_FUZZ)
+  message(FATAL_ERROR "DTRAIN_FUZZ is search, coverage or empty")
 endif()
 
 # The precompiled headers, from light to heavy: `text` for code without tensors, `tensor` for code that handles them,
@@ -33,7 +51,7 @@ endfunction()
 # here and, installed, to other projects.
 function(dtrain_layer name)
   cmake_parse_arguments(ARG "" "PCH" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
-  add_library(dtrain_${name} SHARED ${ARG_SOURCES})
+  add_library(dtrain_${name} ${_layer_kind} ${ARG_SOURCES})
   add_library(dtrain::${name} ALIAS dtrain_${name})
   target_link_libraries(dtrain_${name} PUBLIC ${ARG_LINKS} PRIVATE dtrain_flags ${ARG_PRIVATE_LINKS})
   target_include_directories(dtrain_${name} PUBLIC

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -86,10 +87,10 @@ class ParameterReader {
     const Json& values = raw_.value["values"];
     if (!values.is_array() || values.empty()) fail(raw_, "values needs a list with at least one value");
     SweepParameter parameter{.name = raw_.key};
+    std::set<Json> seen;
     for (const Json& value : values) {
       parameter.values.push_back(checked_value(setting, value, fmt::format("{}: sweep", raw_.where)));
-      const auto& found = parameter.values;
-      if (std::find(found.begin(), found.end() - 1, found.back()) != found.end() - 1) {
+      if (!seen.insert(parameter.values.back()).second) {
         fail(raw_, fmt::format("values contains {} twice", toml_text(value)));
       }
     }
@@ -135,7 +136,9 @@ class ParameterReader {
       parameter.high = std::min(parameter.high, parameter.low + steps * parameter.step);
     }
     for (const double end : {parameter.low, parameter.high}) {
-      const Json value = whole ? Json(static_cast<std::int64_t>(end)) : Json(end);
+      // The message of a limit beyond 2^63 needs no more digits than these.
+      const double exact = std::clamp(end, -kLargestExact, kLargestExact);
+      const Json value = whole ? Json(static_cast<std::int64_t>(exact)) : Json(end);
       (void)checked_value(setting, value, fmt::format("{}: sweep", raw_.where));
     }
     return parameter;
@@ -228,7 +231,8 @@ std::int64_t grid_size(const std::vector<SweepParameter>& space) {
     std::int64_t count = std::ssize(each.values);
     if (each.kind != SweepParameter::Kind::kChoice) {
       if (each.step == 0 && each.low != each.high) return 0;
-      count = each.step == 0 ? 1 : std::llround((each.high - each.low) / each.step) + 1;
+      const double steps = each.step == 0 ? 0 : (each.high - each.low) / each.step;
+      count = steps < static_cast<double>(kMostPoints) ? std::llround(steps) + 1 : kMostPoints + 1;
     }
     points = count > kMostPoints / points ? kMostPoints + 1 : points * count;
   }

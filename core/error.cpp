@@ -7,13 +7,36 @@
 #include <vector>
 
 namespace dtrain {
+namespace {
 
-Error usage_error(const std::string& message, std::string hint) { return {ExitCode::kUsage, message, std::move(hint)}; }
-Error data_error(const std::string& message, std::string hint) { return {ExitCode::kData, message, std::move(hint)}; }
-Error disagree_error(const std::string& message, std::string hint) {
-  return {ExitCode::kDisagree, message, std::move(hint)};
+constexpr std::size_t kLongest = 4000;
+
+// Messages quote what came from outside, which may hold line ends, terminal codes or a megabyte.
+std::string one_line(std::string text) {
+  if (text.size() > kLongest) {
+    std::size_t end = kLongest;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;  // not inside a character
+    text.replace(end, std::string::npos, "...");
+  }
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
+  return text;
 }
-Error io_error(const std::string& message, std::string hint) { return {ExitCode::kIo, message, std::move(hint)}; }
+
+}  // namespace
+
+Error usage_error(const std::string& message, std::string hint) {
+  return {ExitCode::kUsage, one_line(message), one_line(std::move(hint))};
+}
+Error data_error(const std::string& message, std::string hint) {
+  return {ExitCode::kData, one_line(message), one_line(std::move(hint))};
+}
+Error disagree_error(const std::string& message, std::string hint) {
+  return {ExitCode::kDisagree, one_line(message), one_line(std::move(hint))};
+}
+Error io_error(const std::string& message, std::string hint) {
+  return {ExitCode::kIo, one_line(message), one_line(std::move(hint))};
+}
 
 Error system_error(const std::string& what, int errno_value) {
   std::string hint;

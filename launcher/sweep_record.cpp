@@ -18,8 +18,24 @@ namespace {
 double number_of(const SweepParameter& parameter, const Json& value) {
   if (parameter.kind != SweepParameter::Kind::kChoice) return value.get<double>();
   const auto found = std::find(parameter.values.begin(), parameter.values.end(), value);
-  DTRAIN_CHECK(found != parameter.values.end(), "{} has no value {}", parameter.name, value.dump());
+  if (found == parameter.values.end()) {
+    throw data_error(fmt::format("sweep.json: {} has no value {}", parameter.name, value.dump()),
+                     "name another training.output_dir");
+  }
   return static_cast<double>(found - parameter.values.begin());
+}
+
+// A number with a fraction would be cut to what fits, or worse.
+std::int64_t whole_number(const Json& object, const char* key, std::int64_t low, std::int64_t high) {
+  const Json& value = object.at(key);
+  const bool fits =
+      value.is_number_integer() && !(value.is_number_unsigned() && value.get<std::uint64_t>() >> 63U != 0);
+  if (!fits || value.get<std::int64_t>() < low || value.get<std::int64_t>() > high) {
+    throw data_error(
+        fmt::format("sweep.json: \"{}\" is {}, expected a whole number from {} to {}", key, value.dump(), low, high),
+        "name another training.output_dir");
+  }
+  return value.get<std::int64_t>();
 }
 
 std::string value_text(const SweepParameter& parameter, double number) {
@@ -88,13 +104,13 @@ SweepRecord read_sweep_record(const std::filesystem::path& file, const SweepSett
     }
     for (const Json& each : json.at("trials")) {
       Trial trial;
-      trial.number = each.at("number").get<std::int64_t>();
+      trial.number = whole_number(each, "number", 0, std::ssize(record.trials));
       trial.state = each.at("state").get<std::string>();
       for (const SweepParameter& parameter : sweep.space) {
         trial.point.push_back(number_of(parameter, each.at("values").at(parameter.name)));
       }
       if (!each.at("value").is_null()) trial.value = each.at("value").get<double>();
-      trial.exit = each.at("exit").get<int>();
+      trial.exit = static_cast<int>(whole_number(each, "exit", -255, 255));
       trial.reason = each.at("reason").get<std::string>();
       trial.seconds = each.at("seconds").get<double>();
       const bool known = trial.state == "running" || trial.state == "failed" || (trial.state == "done" && trial.value);

@@ -5,6 +5,7 @@
 namespace dtrain {
 namespace {
 
+constexpr std::size_t kMostAround = 1000;  // special tokens before or after a text
 constexpr std::string_view kHint = "fetch the tokenizer's files anew, or name another tokenizer";
 
 Error unsupported(const JsonView& view, std::string_view type) {
@@ -145,10 +146,12 @@ void read_template(const JsonView& view, TokenizerSpec& spec) {
     const JsonView names = token.at("tokens");
     const JsonView values = token.at("ids");
     if (names.list().size() != values.list().size()) throw token.error("has as many ids as tokens, or is damaged");
-    for (std::size_t i = 0; i < values.list().size(); ++i) {
-      const JsonView name(names.list().at(i).value(), names.where());
-      const JsonView value(values.list().at(i).value(), values.where());
-      ids.push_back(special_id(values, value.integer(), name.text(), spec));
+    if (ids.size() + values.list().size() > kMostAround) throw single.error("has too many special tokens");
+    auto name = names.list().begin();
+    for (const simdjson::dom::element value : values.list()) {
+      const std::int64_t id = JsonView(value, values.where()).integer();
+      ids.push_back(special_id(values, id, JsonView(*name, names.where()).text(), spec));
+      ++name;
     }
   }
   if (!seen_text) throw single.error("must hold the sequence A once");

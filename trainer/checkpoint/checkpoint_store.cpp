@@ -10,11 +10,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "core/digest.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/retention.h"
 
 namespace dtrain {
@@ -22,21 +22,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPrefix = "checkpoint-";
-constexpr std::string_view kManifest = "manifest.json";
-constexpr std::string_view kFormat = "dtrain checkpoint";
-constexpr int kVersion = 1;
-
-void sync_file(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw system_error(fmt::format("cannot open {}", path.string()), errno);
-  int result = 0;
-  do {
-    result = ::fsync(fd);
-  } while (result != 0 && errno == EINTR);
-  const int error = errno;
-  ::close(fd);
-  if (result != 0) throw system_error(fmt::format("cannot sync {}", path.string()), error);
-}
 
 // Removes a folder when it goes, unless released.
 class StageGuard {
@@ -54,77 +39,6 @@ class StageGuard {
  private:
   fs::path folder_;
 };
-
-// Makes everything below `stage` durable and lists its files: name relative to `stage` -> size and digest.
-Json sync_and_list(const fs::path& stage) {
-  Json files = Json::object();
-  std::vector<fs::path> folders = {stage};
-  std::error_code code;
-  for (fs::recursive_directory_iterator entry(stage, code), end; !code && entry != end; entry.increment(code)) {
-    if (entry->is_symlink() || !(entry->is_regular_file() || entry->is_directory())) {
-      throw io_error(fmt::format("{} is neither a file nor a folder", entry->path().string()),
-                     "a checkpoint holds files and folders only");
-    }
-    if (entry->is_directory()) {
-      folders.push_back(entry->path());
-      continue;
-    }
-    sync_file(entry->path());
-    files[entry->path().lexically_relative(stage).generic_string()] = {
-        {"bytes", static_cast<std::uint64_t>(entry->file_size())}, {"xxh3_128", digest_of_file(entry->path())}};
-  }
-  if (code) throw system_error(fmt::format("cannot list {}", stage.string()), code.value());
-  for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) sync_folder(*folder);
-  return files;
-}
-
-// The manifest carries its own digest, and its bytes are exactly what this function gives for its content, so that no
-// changed byte goes unnoticed.
-std::string manifest_text(Json manifest) {
-  manifest.erase("digest");
-  manifest["digest"] = digest_of(manifest.dump());
-  return manifest.dump(2) + "\n";
-}
-
-Json parse_manifest(const fs::path& folder) {
-  const fs::path path = folder / kManifest;
-  const std::string text = read_file(path);
-  const Json manifest = parse_json(text, path.string());
-  const auto fail = [&](const std::string& what) {
-    return data_error(fmt::format("{}: {}", path.string(), what), "the checkpoint is damaged; use another one");
-  };
-  if (!manifest.is_object() || manifest.value("format", Json()) != kFormat) {
-    throw fail(fmt::format("\"format\" is not \"{}\"", kFormat));
-  }
-  const Json version = manifest.value("version", Json());
-  if (!version.is_number_integer()) throw fail("\"version\" is not a number");
-  if (version.get<std::int64_t>() > kVersion) {
-    throw data_error(
-        fmt::format("{}: format version {}, this dtrain reads up to {}", path.string(), version.dump(), kVersion),
-        "use a newer dtrain");
-  }
-  if (manifest_text(manifest) != text) throw fail("digest differs");
-  const Json files = manifest.value("files", Json());
-  if (!manifest.value("step", Json()).is_number_unsigned() || !files.is_object())
-    throw fail("\"step\" or \"files\" is missing");
-  for (const auto& [name, entry] : files.items()) {
-    if (!entry.is_object() || !entry.value("bytes", Json()).is_number_unsigned() ||
-        !entry.value("xxh3_128", Json()).is_string()) {
-      throw fail(fmt::format("entry of \"{}\" is not {{bytes, xxh3_128}}", name));
-    }
-  }
-  return manifest;
-}
-
-std::string damage_of_files(const fs::path& folder, const Json& manifest) {
-  for (const auto& [name, entry] : manifest.at("files").items()) {
-    if (const std::string damage = file_damage(folder / name, entry); !damage.empty()) return name + ": " + damage;
-  }
-  const auto step = step_of_name(folder.filename().string());
-  const auto manifest_step = manifest.at("step").get<std::int64_t>();
-  if (step && *step != manifest_step) return fmt::format("{}: is of step {}", kManifest, manifest_step);
-  return {};
-}
 
 std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> entries;
@@ -213,39 +127,6 @@ std::optional<std::int64_t> step_of_name(const std::string& name) {
   return step;
 }
 
-std::string file_damage(const fs::path& path, const Json& entry) {
-  std::error_code code;
-  if (!fs::is_regular_file(path, code)) return "missing";
-  const auto expected = entry.at("bytes").get<std::uint64_t>();
-  const auto size = static_cast<std::uint64_t>(fs::file_size(path, code));
-  if (code) return code.message();
-  if (size != expected) return fmt::format("{} bytes instead of {}", size, expected);
-  if (digest_of_file(path) != entry.at("xxh3_128").get<std::string>()) {
-    return "digest differs (content changed since it was written)";
-  }
-  return {};
-}
-
-std::string checkpoint_damage(const fs::path& folder) {
-  std::error_code code;
-  if (!fs::is_directory(folder, code)) return "no such folder";
-  if (!fs::is_regular_file(folder / kManifest, code)) return fmt::format("{}: missing", kManifest);
-  try {
-    return damage_of_files(folder, parse_manifest(folder));
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
-Json read_manifest(const fs::path& folder) {
-  std::error_code code;
-  if (!fs::is_regular_file(folder / kManifest, code)) {
-    throw data_error(fmt::format("{} is not a checkpoint of dtrain: it has no {}", folder.string(), kManifest),
-                     "name a folder checkpoint-<step> that dtrain wrote");
-  }
-  return parse_manifest(folder);
-}
-
 CheckpointStore::CheckpointStore(fs::path output_dir) : output_dir_(std::move(output_dir)) {
   std::error_code code;
   fs::create_directories(output_dir_, code);
@@ -309,21 +190,18 @@ fs::path CheckpointStore::publish_once(const PublishRequest& request, int attemp
   StageGuard guard(stage);
   request.write(stage);
 
-  Json manifest = {{"format", kFormat},
-                   {"version", kVersion},
-                   {"step", static_cast<std::uint64_t>(request.step)},
-                   {"config_digest", request.config_digest},
-                   {"facts", request.facts},
-                   {"files", sync_and_list(stage)}};
-  write_file_synced(stage / kManifest, manifest_text(std::move(manifest)));
+  write_file_synced(stage / kManifestName, manifest_text({{"step", static_cast<std::uint64_t>(request.step)},
+                                                          {"config_digest", request.config_digest},
+                                                          {"facts", request.facts},
+                                                          {"files", sync_and_list(stage)}}));
   sync_folder(stage);
   fault_point("publish", request.step);
 
   const fs::path folder = folder_of(request.step);
-  if (is_there(folder) && !is_there(folder / kManifest)) {
+  if (is_there(folder) && !is_there(folder / kManifestName)) {
     const fs::path kept = free_name(output_dir_, folder.filename().string() + ".old");
     rename_synced(folder, kept);
-    log::warning("{} had no {}; it is now {}", folder.string(), kManifest, kept.string());
+    log::warning("{} had no {}; it is now {}", folder.string(), kManifestName, kept.string());
   }
   if (is_there(folder)) {
     exchange(stage, folder);  // now the guard deletes the older one
@@ -360,7 +238,7 @@ std::vector<Checkpoint> CheckpointStore::list() const {
   std::error_code code;
   for (const fs::path& entry : entries_of(output_dir_)) {
     const auto step = step_of_name(entry.filename().string());
-    if (step && fs::exists(entry / kManifest, code)) found.push_back({*step, entry});
+    if (step && fs::exists(entry / kManifestName, code)) found.push_back({*step, entry});
   }
   std::sort(found.begin(), found.end(), [](const Checkpoint& a, const Checkpoint& b) { return a.step < b.step; });
   return found;

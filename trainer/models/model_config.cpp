@@ -14,6 +14,7 @@ namespace dtrain {
 namespace {
 
 constexpr std::int64_t kMaxExtent = std::int64_t{1} << 24;  // far above any model, far below an overflow
+constexpr std::int64_t kMaxLabels = std::int64_t{1} << 20;  // each gets a name: a kilobyte must not become gigabytes
 
 // Reads typed values of one config.json; a value of the wrong type or out of range is an Error(kData) naming the key.
 class ConfigReader {
@@ -29,12 +30,13 @@ class ConfigReader {
     return nullptr;
   }
 
-  std::int64_t size(std::initializer_list<const char*> keys, std::int64_t fallback) const {
+  std::int64_t size(std::initializer_list<const char*> keys, std::int64_t fallback,
+                    std::int64_t most = kMaxExtent) const {
     const Json* value = find(keys);
     if (value == nullptr) return fallback;
     if (!value->is_number_integer()) fail(*keys.begin(), *value, "a whole number");
     const std::int64_t number = value->get<std::int64_t>();
-    if (number < 1 || number > kMaxExtent) fail(*keys.begin(), *value, fmt::format("1 to {}", kMaxExtent));
+    if (number < 1 || number > most) fail(*keys.begin(), *value, fmt::format("1 to {}", most));
     return number;
   }
 
@@ -360,7 +362,7 @@ void name_labels(const std::vector<std::string>& names, bool fits, std::int64_t 
 }  // namespace
 
 HeadConfig read_head_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
-  if (options.num_labels < 0 || options.num_labels > kMaxExtent) {
+  if (options.num_labels < 0 || options.num_labels > kMaxLabels) {
     throw usage_error(fmt::format("num_labels = {} is out of range", options.num_labels));
   }
   const ConfigReader reader(json, path);
@@ -381,7 +383,7 @@ HeadConfig read_head_config(const Json& json, const std::filesystem::path& path,
       if (!names->is_object() || names->empty()) reader.fail("id2label", *names, "an object of names");
       stored = static_cast<std::int64_t>(names->size());
     } else {
-      stored = reader.size({"num_labels", "_num_labels"}, 0);
+      stored = reader.size({"num_labels", "_num_labels"}, 0, kMaxLabels);
     }
     const std::int64_t usual = options.problem_type == ProblemType::kRegression ? 1 : 2;
     config.num_labels = options.num_labels > 0 ? options.num_labels : (stored > 0 ? stored : usual);

@@ -159,12 +159,16 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
   std::set<std::string> fields_;
 };
 
-// Bytes of a tensor, or no value when the product does not fit.
+// Bytes of a tensor; false when they do not fit. Extents of 0 hide no others that are too large: LibTorch multiplies
+// them for the strides.
 bool byte_count(const SafetensorsEntry& entry, std::size_t& count) {
-  count = c10::elementSize(entry.dtype);
+  std::int64_t product = static_cast<std::int64_t>(c10::elementSize(entry.dtype));
+  bool empty = false;
   for (const std::int64_t extent : entry.shape) {
-    if (__builtin_mul_overflow(count, static_cast<std::size_t>(extent), &count)) return false;
+    empty = empty || extent == 0;
+    if (extent != 0 && __builtin_mul_overflow(product, extent, &product)) return false;
   }
+  count = empty ? 0 : static_cast<std::size_t>(product);
   return true;
 }
 
@@ -180,6 +184,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
   }
   const std::string_view text = file.substr(8, length);
   if (text.empty() || text.front() != '{') fail(path, "the header does not start with '{'");
+  // For the JSON library a zero byte is the end, whatever follows.
+  if (text.find('\0') != std::string_view::npos) fail(path, "the header holds a zero byte");
 
   SafetensorsHeader header;
   header.data_start = 8 + length;

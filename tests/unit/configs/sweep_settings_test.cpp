@@ -80,6 +80,8 @@ TEST(SweepSettings, AGridHasAsManyTrialsAsPoints) {
               HasSubstr("a grid needs values, or ranges with a step"));
   EXPECT_THAT(refusal("method = \"grid\"\n\"training.max_steps\" = { low = 1, high = 1000000 }\n"),
               HasSubstr("the grid has more than 100000 points"));
+  EXPECT_THAT(refusal("method = \"grid\"\n\"training.learning_rate\" = { low = 0, high = 1, step = 1e-300 }\n"),
+              HasSubstr("the grid has more than 100000 points"));
 }
 
 TEST(SweepSettings, WhatIsWrongIsSaidWithItsPlace) {

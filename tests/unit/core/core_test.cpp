@@ -269,6 +269,41 @@ TEST(Fault, KindsThatTheCallerCarriesOutAndSlowness) {
   set_up_faults(0);
 }
 
+// "message" of the Error that parsing gives, or "".
+std::string json_failure(const std::string& text) {
+  try {
+    (void)parse_json(text, "x.json");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kData);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Json, DepthIsLimitedOutsideOfStrings) {
+  const auto nested = [](std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+  EXPECT_EQ(json_failure(nested(256)), "");
+  EXPECT_EQ(json_failure(nested(257)), "x.json: not valid JSON: more than 256 levels deep");
+  EXPECT_NE(json_failure(std::string(4U << 20U, '[')), "");
+  EXPECT_EQ(json_failure("\"\\\"" + nested(257) + "\""), "");
+  std::string flat = "[[]";
+  for (int i = 0; i < 1000; ++i) flat += ", {}";
+  EXPECT_EQ(json_failure(flat + "]"), "");
+}
+
+TEST(Json, NothingFollowsAZeroByte) {
+  using std::string_literals::operator""s;
+  EXPECT_EQ(json_failure("{}\0{"s), "x.json: not valid JSON: it holds a zero byte");
+}
+
+TEST(Error, IsOneShortLineWhateverItQuotes) {
+  const Error error = data_error("a\nb\x1B[2J\x7F\xC3\xA9", "c\nd");
+  EXPECT_STREQ(error.what(), "a?b?[2J?\xC3\xA9");
+  EXPECT_EQ(error.hint(), "c?d");
+  const std::string message = usage_error(std::string(3999, 'x') + "\xC3\xA9" + std::string(1U << 20U, 'y')).what();
+  EXPECT_EQ(message, std::string(3999, 'x') + "...") << "cut between characters";
+}
+
 TEST(Json, DamageNamesTheFile) {
   try {
     (void)parse_json("{\"a\": ", "config.json");

@@ -17,6 +17,7 @@
 #include "core/fault.h"
 #include "core/file.h"
 #include "tests/support/temp_folder.h"
+#include "trainer/checkpoint/manifest.h"
 
 namespace dtrain {
 namespace {
@@ -291,6 +292,28 @@ TEST(CheckpointStore, NewerFormatsAreRefusedByVersion) {
   EXPECT_THAT(checkpoint_damage(folder.path() / "checkpoint-1"), HasSubstr("\"format\" is not"));
   folder.write("checkpoint-1/manifest.json", R"({"format": "dtrain checkpoint", "version": "x"})");
   EXPECT_THAT(checkpoint_damage(folder.path() / "checkpoint-1"), HasSubstr("version"));
+}
+
+TEST(CheckpointStore, ManifestsThatAreNoneAreRefusedDespiteTheirDigest) {
+  const test::TempFolder folder;
+  fs::create_directory(folder.path() / "checkpoint-1");
+  const auto damage = [&](const char* key, const Json& value) {
+    Json content = {{"step", 1}, {"config_digest", "x"}, {"facts", Json::object()}, {"files", Json::object()}};
+    content[key] = value;
+    folder.write("checkpoint-1/manifest.json", manifest_text(content));
+    return checkpoint_damage(folder.path() / "checkpoint-1");
+  };
+  EXPECT_EQ(damage("config_digest", "y"), "");
+  for (const char* name : {"/etc/passwd", "../x", "a/../../x", "a//../..", "", "a/"}) {
+    EXPECT_THAT(damage("files", {{name, {{"bytes", 0}, {"xxh3_128", ""}}}}), HasSubstr("is not the name of a file"))
+        << name;
+  }
+  EXPECT_THAT(damage("step", std::uint64_t{1} << 63U), HasSubstr("\"step\" or \"files\" is missing"));
+  EXPECT_THAT(damage("step", -1), HasSubstr("\"step\" or \"files\" is missing"));
+  EXPECT_THAT(damage("facts", Json::array()), HasSubstr("\"facts\" is missing"));
+  // A number that becomes negative as int64 is no older version.
+  folder.write("checkpoint-1/manifest.json", R"({"format": "dtrain checkpoint", "version": 18446744073709551615})");
+  EXPECT_THAT(checkpoint_damage(folder.path() / "checkpoint-1"), HasSubstr("format version 18446744073709551615"));
 }
 
 }  // namespace
