@@ -10,9 +10,15 @@ target_compile_options(dtrain_flags INTERFACE
   $<$<CXX_COMPILER_ID:GNU>:-Wno-error=dangling-pointer>
   $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 target_include_directories(dtrain_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+# Tests may take this many times as long.
+set(DTRAIN_TEST_SLOWNESS 1)
 if(DTRAIN_SANITIZE)
-  target_compile_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE} -fno-omit-frame-pointer)
+  # Undefined behaviour ends the program too, whatever its environment says. Instrumented code has warnings of its own,
+  # most of them wrong: warnings are the affair of the ordinary build.
+  target_compile_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS -w)
   target_link_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE})
+  set(DTRAIN_TEST_SLOWNESS 10)
 endif()
 
 # The precompiled headers, from light to heavy: `text` for code without tensors, `tensor` for code that handles them,
@@ -47,8 +53,12 @@ function(dtrain_layer name)
   endif()
 endfunction()
 
+# What the tests with the label `threads` need.
+add_custom_target(thread_tests)
+
 # dtrain_test(NAME [PCH test|test_tensor|module] [RANKS 1 2 4] [LABELS ...] SOURCES ... LINKS ...)
-# One GoogleTest program. With RANKS it runs once per number, under mpirun, and its main starts MPI.
+# One GoogleTest program. With RANKS it runs once per number, under mpirun, and its main starts MPI. The label `threads`
+# says that it shows something about threads: these tests are what a ThreadSanitizer build runs.
 function(dtrain_test name)
   cmake_parse_arguments(ARG "" "PCH;TIMEOUT" "SOURCES;LINKS;RANKS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -63,6 +73,7 @@ function(dtrain_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
+  math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${DTRAIN_TEST_SLOWNESS}")
   set(_report --gtest_brief=1 --gtest_output=json:${PROJECT_BINARY_DIR}/reports/)
   if(ARG_RANKS)
     foreach(ranks ${ARG_RANKS})
@@ -74,5 +85,8 @@ function(dtrain_test name)
   else()
     add_test(NAME ${name} COMMAND ${name} ${_report} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  endif()
+  if("threads" IN_LIST ARG_LABELS)
+    add_dependencies(thread_tests ${name})
   endif()
 endfunction()
