@@ -40,14 +40,16 @@ def environment(kind, reports, left_out):
     if kind == "thread":
         # Of libraries without instrumentation only the locks are seen: what they read and write is not judged.
         added["TSAN_OPTIONS"] = (f"{common}:halt_on_error=1:second_deadlock_stack=1:ignore_noninstrumented_modules=1:"
-                                 f"suppressions={HERE}/thread.supp:print_suppressions=0")
+                                 f"die_after_fork=0:suppressions={HERE}/thread.supp:print_suppressions=0")
         # The threads of libgomp meet at barriers that are not seen: no teams.
         added |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     else:
         added["ASAN_OPTIONS"] = (f"{common}:detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:"
-                                 "check_initialization_order=1")
+                                 "check_initialization_order=1:verify_asan_link_order=0")  # LD_PRELOAD of a test
         added["LSAN_OPTIONS"] = f"suppressions={HERE}/leak.supp:print_suppressions=0"
         added["UBSAN_OPTIONS"] = f"{common}:halt_on_error=1:print_stacktrace=1"
+        # Of the projects that a test builds.
+        added |= {"CXXFLAGS": "-fsanitize=address,undefined", "LDFLAGS": "-fsanitize=address,undefined"}
     return os.environ | added
 
 
