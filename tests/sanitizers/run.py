@@ -45,9 +45,11 @@ def environment(kind, reports, left_out):
         added |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     else:
         added["ASAN_OPTIONS"] = (f"{common}:detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:"
-                                 "check_initialization_order=1:verify_asan_link_order=0")  # LD_PRELOAD of a test
+                                 "check_initialization_order=1:handle_abort=1:verify_asan_link_order=0")  # LD_PRELOAD of a test
         added["LSAN_OPTIONS"] = f"suppressions={HERE}/leak.supp:print_suppressions=0"
-        added["UBSAN_OPTIONS"] = f"{common}:halt_on_error=1:print_stacktrace=1"
+        # Beside that of addresses GCC's library for undefined behaviour cannot write to a file: what it finds goes to standard
+        # error, and the abort after it makes the report. Its log_path is that of both.
+        added["UBSAN_OPTIONS"] = f"{common}:halt_on_error=1:abort_on_error=1:print_stacktrace=1"
         # Of the projects that a test builds.
         added |= {"CXXFLAGS": "-fsanitize=address,undefined", "LDFLAGS": "-fsanitize=address,undefined"}
     return os.environ | added
