@@ -13,9 +13,15 @@ target_compile_options(dtrain_flags INTERFACE
   $<$<CXX_COMPILER_ID:GNU>:-Wno-error=dangling-pointer>
   $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 target_include_directories(dtrain_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+# Tests may take this many times as long.
+set(DTRAIN_TEST_SLOWNESS 1)
 if(DTRAIN_SANITIZE)
-  target_compile_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE} -fno-omit-frame-pointer)
+  # Undefined behaviour ends the program too, whatever its environment says. Instrumented code has warnings of its own,
+  # most of them wrong: warnings are the affair of the ordinary build.
+  target_compile_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS -w)
   target_link_options(dtrain_flags INTERFACE -fsanitize=${DTRAIN_SANITIZE})
+  set(DTRAIN_TEST_SLOWNESS 10)
 endif()
 
 # Libraries of a fuzz build are archives: counters of coverage and reports of sanitizers then see one program.
@@ -65,8 +71,12 @@ function(dtrain_layer name)
   endif()
 endfunction()
 
+# What the tests with the label `threads` need.
+add_custom_target(thread_tests)
+
 # dtrain_test(NAME [PCH test|test_tensor|module] [RANKS 1 2 4] [LABELS ...] SOURCES ... LINKS ...)
-# One GoogleTest program. With RANKS it runs once per number, under mpirun, and its main starts MPI.
+# One GoogleTest program. With RANKS it runs once per number, under mpirun, and its main starts MPI. The label `threads`
+# says that it shows something about threads: these tests are what a ThreadSanitizer build runs.
 function(dtrain_test name)
   cmake_parse_arguments(ARG "" "PCH;TIMEOUT" "SOURCES;LINKS;RANKS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -81,6 +91,7 @@ function(dtrain_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
+  math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${DTRAIN_TEST_SLOWNESS}")
   set(_report --gtest_brief=1 --gtest_output=json:${PROJECT_BINARY_DIR}/reports/)
   if(ARG_RANKS)
     foreach(ranks ${ARG_RANKS})
@@ -92,5 +103,8 @@ function(dtrain_test name)
   else()
     add_test(NAME ${name} COMMAND ${name} ${_report} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  endif()
+  if("threads" IN_LIST ARG_LABELS)
+    add_dependencies(thread_tests ${name})
   endif()
 endfunction()

@@ -157,7 +157,7 @@ WorkPtr CpuCommunicator::all_gather(const at::Tensor& output, const at::Tensor& 
     const std::size_t bytes = input.nbytes();
     for (int r = 0; r < size(); ++r) {
       std::byte* row = data_of(output) + static_cast<std::size_t>(r) * bytes;
-      if (r == rank()) std::memmove(row, data_of(input), bytes);
+      if (r == rank() && bytes > 0) std::memmove(row, data_of(input), bytes);
       const auto [node, local] = parts_.places[static_cast<std::size_t>(r)];
       channel_.broadcast(row, bytes, local, node, name);
     }

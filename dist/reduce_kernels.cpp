@@ -138,6 +138,7 @@ void round_sums(c10::ScalarType type, std::byte* output, const std::byte* sums, 
 }
 
 void copy_bytes(std::byte* output, const std::byte* input, std::size_t bytes, bool streaming) {
+  if (bytes == 0) return;
 #if defined(__SSE2__)
   constexpr std::size_t kLine = 64;
   const std::size_t head = (kLine - reinterpret_cast<std::uintptr_t>(output) % kLine) % kLine;

@@ -262,10 +262,10 @@ void SharedChannel::post(const Operation& op, std::int64_t chunk) {
     const Slice own =
         world_.local_rank < plan_.owners ? slice_of(size, world_.local_rank, plan_.owners, op.element) : Slice{size, 0};
     const std::int64_t rest = own.begin + own.count;
-    std::memcpy(area, op.at(begin), op.bytes(own.begin));
-    std::memcpy(area + op.bytes(rest), op.at(begin + rest), op.bytes(size - rest));
+    copy_bytes(area, op.at(begin), op.bytes(own.begin), /*streaming=*/false);
+    copy_bytes(area + op.bytes(rest), op.at(begin + rest), op.bytes(size - rest), /*streaming=*/false);
   } else if (world_.node_rank == op.root_node && world_.local_rank == op.root_local) {
-    std::memcpy(block_->result(buffer), op.at(begin), op.bytes(size));
+    copy_bytes(block_->result(buffer), op.at(begin), op.bytes(size), /*streaming=*/false);
   }
   advance(Stage::kPosted, sequence + 1);
 }

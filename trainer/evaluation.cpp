@@ -65,6 +65,7 @@ std::vector<Value> from_all_ranks(HostComm& host, const std::vector<Value>& mine
   const std::string_view bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(Value));
   std::vector<Value> all;
   for (const std::string& part : host.all_gather("values of examples", bytes)) {
+    if (part.empty()) continue;
     const std::size_t before = all.size();
     all.resize(before + part.size() / sizeof(Value));
     std::memcpy(all.data() + before, part.data(), part.size());

@@ -10,7 +10,7 @@ import harness
 
 def until(condition, seconds=60, what="condition"):
     """Polls; returns what `condition` returned, or fails."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * harness.SLOWNESS
     while time.monotonic() < end:
         result = condition()
         if result:
@@ -90,7 +90,7 @@ class Job:
 
     def finish(self, timeout=120):
         try:
-            text, _ = self.process.communicate(timeout=timeout)
+            text, _ = self.process.communicate(timeout=timeout * harness.SLOWNESS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the job ran longer than {timeout} s") from None
         return harness.Outcome(self.process.returncode, text, time.monotonic() - self.start)

@@ -9,7 +9,7 @@ import time
 
 import harness
 
-LIMIT = 120 * float(os.environ.get("DTRAIN_TEST_SLOWNESS", "1"))
+LIMIT = 120 * harness.SLOWNESS
 STEPS = 30
 OPTIONS = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 2, "eval_strategy": "steps",
            "eval_steps": 3, "logging_steps": 1, "load_best_model_at_end": True, "metric_for_best_model": "loss",

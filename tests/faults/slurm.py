@@ -48,7 +48,7 @@ PartitionName=high Nodes=n[1-2] PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE
 
 def until(what, condition, seconds):
     """Polls; the value of the condition when it is true."""
-    end = time.monotonic() + seconds * float(os.environ.get("DTRAIN_TEST_SLOWNESS", "1"))
+    end = time.monotonic() + seconds * harness.SLOWNESS
     while time.monotonic() < end:
         if found := condition():
             return found

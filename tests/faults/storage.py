@@ -55,7 +55,7 @@ class Call:
 def traced(line, *options, timeout=60):
     """Runs `line` under strace; the lines of the trace of its main thread."""
     log = f"{line[2]}.trace"
-    subprocess.run(["strace", "-o", log, *options, *line], capture_output=True, timeout=timeout, check=False)
+    subprocess.run(["strace", "-o", log, *options, *line], capture_output=True, timeout=timeout * harness.SLOWNESS, check=False)
     with open(log, encoding="utf-8", errors="replace") as lines:
         return lines.read().splitlines()
 
@@ -80,7 +80,7 @@ def calls_between_markers(line):
 def run_injected(line, call, what):
     """Runs `line` with strace's inject `what` at `call`; (exit code, output)."""
     done = subprocess.run(["strace", "-o", "/dev/null", "-e", f"inject={call.name}:{what}:when={call.number}", *line],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=60 * harness.SLOWNESS, check=False)
     return done.returncode, done.stdout
 
 

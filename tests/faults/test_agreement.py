@@ -11,7 +11,7 @@ from launched import generator
 
 DISAGREE = 66
 # What is promised, and what another test at the same time may cost.
-SECONDS = (2 + float(os.environ.get("DTRAIN_TEST_LOAD_SECONDS", "2"))) * float(os.environ.get("DTRAIN_TEST_SLOWNESS", "1"))
+SECONDS = (2 + 2) * harness.SLOWNESS
 
 
 @pytest.fixture(scope="module")

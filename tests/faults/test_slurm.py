@@ -51,7 +51,7 @@ def submit(cluster, work, name, *options, **environment):
     line = [harness.DTRAIN, "slurm", "recipe.toml", "--nodes", "2", "--ranks-per-node", "1", "--submit", "--job-name", name,
             "--out", f"{name}.sbatch", "--set", f"training.output_dir={work / name}", *options]
     done = subprocess.run(list(map(str, line)), cwd=work, env=cluster.environment | environment, capture_output=True, text=True,
-                          check=False, timeout=60)
+                          check=False, timeout=60 * harness.SLOWNESS)
     assert done.returncode == 0, done.stdout + done.stderr
     return int(done.stdout.split()[-1]), work / name
 

@@ -10,14 +10,14 @@ import time
 import jobs
 import namespaces
 import pytest
-from harness import command, digest, log_records, recipe, run
+from harness import SLOWNESS, command, digest, log_records, recipe, run
 
 STEPS = 12
 LIMIT = 3  # seconds, of a step
 # From the deadline to the end of all ranks; and what the machine's load may add to a process that ends.
 PROMISED = 2
-START = 1  # until the program's first line runs: mpirun, and loading LibTorch
-LOAD = float(os.environ.get("DTRAIN_TEST_LOAD_SECONDS", "2"))
+START = 1 * SLOWNESS  # until the program's first line runs: mpirun, and loading LibTorch
+LOAD = 2 * SLOWNESS
 
 
 def stall_recipe(folder, model, reliability=None, **training):

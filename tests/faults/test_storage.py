@@ -216,7 +216,7 @@ class Running:
         raise AssertionError(f"{words!r} was not said:\n{self.text}")
 
     def end(self):
-        self.text += self.process.communicate(timeout=120)[0]
+        self.text += self.process.communicate(timeout=120 * harness.SLOWNESS)[0]
         return self.process.returncode
 
 

@@ -16,6 +16,8 @@ IMDB = ROOT / "tests" / "data" / "imdb"
 MODELS = ROOT / "tests" / "data" / "models"
 MINILM = ROOT / ".deps" / "minilm"
 PYTHON = sys.executable
+# How many times as long as usual everything may take: with a sanitizer, or on a busy machine.
+SLOWNESS = float(os.environ.get("DTRAIN_TEST_SLOWNESS", "1"))
 
 
 @dataclasses.dataclass
@@ -51,7 +53,7 @@ def run_line(line, timeout=300, cwd=ROOT, **extra_environment):
     process = subprocess.Popen(line, cwd=cwd, env=environment(**extra_environment), stdin=subprocess.DEVNULL, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, errors="replace")
     try:
-        text, _ = process.communicate(timeout=timeout)
+        text, _ = process.communicate(timeout=timeout * SLOWNESS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         text, _ = process.communicate()

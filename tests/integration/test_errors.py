@@ -11,7 +11,7 @@ import pytest
 import harness
 
 USAGE, DATA, DISAGREE, INTERNAL, IO = 64, 65, 66, 70, 74
-LIMIT_SECONDS = 5 * float(os.environ.get("DTRAIN_TEST_SLOWNESS", "1"))
+LIMIT_SECONDS = 5 * harness.SLOWNESS
 
 
 def expect(outcome, code, *words):

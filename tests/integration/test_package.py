@@ -46,7 +46,7 @@ class Walkthrough:
         installs = line.startswith("cmake --install")
         line = line.replace("/opt/dtrain", str(self.scratch / "staged" if installs else self.prefix))
         done = subprocess.run(shlex.split(line), cwd=self.scratch, env=environment(self.scratch), capture_output=True, text=True,
-                              check=False, timeout=300)
+                              check=False, timeout=300 * harness.SLOWNESS)
         assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
         if installs:
             (self.scratch / "staged").rename(self.prefix)  # everything after this finds it in another place

@@ -93,12 +93,12 @@ def test_an_interrupted_sweep_goes_on(ranks, tmp_path, tiny_bert):
     environment = harness.environment(OMPI_MCA_rmaps_base_oversubscribe="1")
     process = subprocess.Popen(command, cwd=harness.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out" / "trial-000" / "log.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * harness.SLOWNESS
     while not (log.exists() and log.read_text().count("\n") > 3):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=60 * harness.SLOWNESS)
     assert process.returncode == PREEMPTED, text
     assert "goes on with trial 0" in text
     run = json.loads((log.parent / "run.json").read_text())

@@ -46,7 +46,7 @@ void check_range(const at::Tensor& values, std::int64_t limit, const std::string
 template <class T>
 at::Tensor to_tensor(const std::vector<T>& values, at::ScalarType type, const at::Device& device) {
   at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, type);
-  std::memcpy(tensor.mutable_data_ptr(), values.data(), values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(tensor.mutable_data_ptr(), values.data(), values.size() * sizeof(T));
   return tensor.to(device);
 }
 

@@ -9,6 +9,7 @@
 #include <new>
 #include <unordered_map>
 
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 
 #include <c10/core/Allocator.h>
@@ -64,6 +65,7 @@ class BlockCache final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     const auto found = sizes_.find(data);
     if (found == sizes_.end()) return false;
+    ASAN_POISON_MEMORY_REGION(data, found->second);  // nothing without AddressSanitizer
     free_.emplace(found->second, data);
     live_bytes_ -= static_cast<std::int64_t>(found->second);
     cached_bytes_ += static_cast<std::int64_t>(found->second);
@@ -82,6 +84,7 @@ class BlockCache final : public c10::Allocator {
         cached_bytes_ -= static_cast<std::int64_t>(last->first);
         add_live(static_cast<std::int64_t>(last->first));
         free_.erase(last);
+        ASAN_UNPOISON_MEMORY_REGION(data, bytes);
         return data;
       }
       add_live(size);
