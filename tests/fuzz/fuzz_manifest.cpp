@@ -44,13 +44,19 @@ void check(std::string_view input) {
   fs::create_directories(folder / "extra");
   fuzz::write(folder / "model.safetensors", "weights");
   fuzz::write(folder / "extra" / "empty", "");
+  require(!fuzz::accepts([&] { static_cast<void>(read_manifest(folder)); }), "a manifest out of nothing");
   fuzz::write(folder / kManifestName, input);
   check_folder(folder);
   fuzz::accepts([&] {
     const Json content = parse_json(input, "input");
     if (!content.is_object()) return;
-    const std::string signed_text = manifest_text(content);
-    fuzz::write(folder / kManifestName, signed_text);
+    fuzz::write(folder / kManifestName, manifest_text(content));
+    check_folder(folder);
+    // The same about the files that are there.
+    fs::remove(folder / kManifestName);
+    Json whole = {{"step", 5}, {"config_digest", "x"}, {"facts", content}, {"files", sync_and_list(folder)}};
+    fuzz::write(folder / kManifestName, manifest_text(std::move(whole)));
+    require(checkpoint_damage(folder).empty(), "what was listed is damaged", checkpoint_damage(folder));
     check_folder(folder);
   });
 }

@@ -46,6 +46,13 @@ void check_words(const Tokenizer& tokenizer, std::string_view text) {
   tokenizer.encode_words(words, {}, ids, index);
   require(ids.size() == index.size(), "ids and words differ in number");
   check_ids(tokenizer, ids);
+  fuzz::accepts([&] {
+    std::vector<std::int32_t> cut;
+    std::vector<std::int32_t> cut_index;
+    tokenizer.encode_words(words, {.max_length = 3}, cut, cut_index);
+    require(cut.size() <= 3 && cut.size() == cut_index.size(), "words are cut to another length");
+  });
+  require(tokenizer.decode({static_cast<std::int32_t>(tokenizer.vocab_size())}, false).empty(), "a token from nowhere");
   std::int32_t last = -1;
   for (const std::int32_t word : index) {
     require(word == -1 || (word >= last && word < std::ssize(words)), "words out of order");

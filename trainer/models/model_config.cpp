@@ -14,7 +14,8 @@ namespace dtrain {
 namespace {
 
 constexpr std::int64_t kMaxExtent = std::int64_t{1} << 24;  // far above any model, far below an overflow
-constexpr std::int64_t kMaxLabels = std::int64_t{1} << 20;  // each gets a name: a kilobyte must not become gigabytes
+// Of labels that are only counted, as old files do it. Each gets a name: a kilobyte must not become gigabytes.
+constexpr std::int64_t kMaxUnnamed = std::int64_t{1} << 16;
 
 // Reads typed values of one config.json; a value of the wrong type or out of range is an Error(kData) naming the key.
 class ConfigReader {
@@ -362,7 +363,7 @@ void name_labels(const std::vector<std::string>& names, bool fits, std::int64_t 
 }  // namespace
 
 HeadConfig read_head_config(const Json& json, const std::filesystem::path& path, const ModelOptions& options) {
-  if (options.num_labels < 0 || options.num_labels > kMaxLabels) {
+  if (options.num_labels < 0 || options.num_labels > kMaxExtent) {
     throw usage_error(fmt::format("num_labels = {} is out of range", options.num_labels));
   }
   const ConfigReader reader(json, path);
@@ -383,7 +384,7 @@ HeadConfig read_head_config(const Json& json, const std::filesystem::path& path,
       if (!names->is_object() || names->empty()) reader.fail("id2label", *names, "an object of names");
       stored = static_cast<std::int64_t>(names->size());
     } else {
-      stored = reader.size({"num_labels", "_num_labels"}, 0, kMaxLabels);
+      stored = reader.size({"num_labels", "_num_labels"}, 0, kMaxUnnamed);
     }
     const std::int64_t usual = options.problem_type == ProblemType::kRegression ? 1 : 2;
     config.num_labels = options.num_labels > 0 ? options.num_labels : (stored > 0 ? stored : usual);
