@@ -1,6 +1,7 @@
 #include "launcher/training_run.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -92,8 +93,8 @@ class OutputFolder {
   HostComm& host_;
   fs::path path_;
   OutputFolderOptions options_;
-  std::unique_ptr<RunLock> lock_;  // on rank 0
-  bool taken_ = false;
+  std::unique_ptr<RunLock> lock_;   // on rank 0
+  std::atomic<bool> taken_{false};  // the watchdog asks too
 };
 
 // While it lives, the watchdog knows this run: where dumps go, and who records a stall.
