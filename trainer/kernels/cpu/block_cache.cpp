@@ -9,8 +9,14 @@
 #include <new>
 #include <unordered_map>
 
-#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
+
+#if __has_include(<sanitizer/asan_interface.h>)
+#include <sanitizer/asan_interface.h>  // its macros do nothing without AddressSanitizer
+#else
+#define ASAN_POISON_MEMORY_REGION(data, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(data, bytes)
+#endif
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
@@ -65,7 +71,7 @@ class BlockCache final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     const auto found = sizes_.find(data);
     if (found == sizes_.end()) return false;
-    ASAN_POISON_MEMORY_REGION(data, found->second);  // nothing without AddressSanitizer
+    ASAN_POISON_MEMORY_REGION(data, found->second);
     free_.emplace(found->second, data);
     live_bytes_ -= static_cast<std::int64_t>(found->second);
     cached_bytes_ += static_cast<std::int64_t>(found->second);
