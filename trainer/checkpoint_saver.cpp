@@ -50,7 +50,7 @@ CheckpointSaver::Outcome CheckpointSaver::write(std::int64_t step, CheckpointSna
                     .facts = std::move(facts),
                     .write = [&](const fs::path& stage) { snapshot.write(stage); }});
     store_.prune(best, options_.save_total_limit);
-    write_run_record(store_.output_dir(), run_record(store_, snapshot.state));
+    update_run_record(store_.output_dir(), run_record(store_, snapshot.state));
   } catch (const Error& error) {
     outcome.failure = error;
   } catch (const fs::filesystem_error& error) {

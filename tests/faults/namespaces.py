@@ -103,7 +103,8 @@ class TwoHosts:
 
     def codes(self):
         """{rank: exit code} of the ranks that have ended by themselves."""
-        return {int(path.suffix[1:]): int(path.read_text(encoding="utf-8") or -1) for path in self.folder.glob("code.*")}
+        texts = {int(path.suffix[1:]): path.read_text(encoding="utf-8") for path in self.folder.glob("code.*")}
+        return {rank: int(text) for rank, text in texts.items() if text.endswith("\n")}
 
     def kill_all(self):
         """Everything that still runs on the two hosts."""

@@ -206,8 +206,9 @@ def test_termination_while_publishing(row, recipe, whole):
         out = recipe.parent / f"publish-{number}"
         # What is removed at step 3 s is the checkpoint of an earlier step.
         at = step - 6 if point == "unpublished" else step
+        # In the background a save may be left out when the disk is slower than the steps.
         with Launched(recipe, out, "--set", "training.load_best_model_at_end=false", "--set", "training.metric_for_best_model=",
-                      DTRAIN_FAULT=f"rank=0 point={point} at={max(at, 3)} kind=stop") as job:
+                      "--set", "reliability.save_in_background=false", DTRAIN_FAULT=f"rank=0 point={point} at={max(at, 3)} kind=stop") as job:
             assert job.until(lambda: job.rank(0) and state_of(job.rank(0)) == "T", "rank 0 stops itself"), job.text()
             rank = job.rank(0)
             job.signal(signal.SIGTERM, [rank])
@@ -290,6 +291,12 @@ def test_out_of_memory(row, recipe, whole):
             subprocess.run(["prlimit", f"--pid={job.rank(rank)}", "--as=1000000"], check=True)
             code = job.end()
             state = record(out)
+            if code == 0:
+                row.counted(TOO_LATE)  # or it needed no more
+                check_equal(job, whole)
+                row.passed()
+                shutil.rmtree(out)
+                continue
             assert code == INTERNAL, job.text()
             # Without any memory the reason may reach the terminal alone; run.json then has the supervisor's.
             assert state["state"] == "failed" and ("memory" in state["reason"] or "exit code 70" in state["reason"]), job.text()
@@ -384,7 +391,9 @@ def test_chaos(row, recipe, whole):
                         job.signal(signal.SIGUSR2, [receiver])
                         break
                 code = job.end()
-                assert code in (0, PREEMPTED), f"{struck}\n{job.text()}"
+                # Struck three times before anything new was published: then somebody has to look, and starts it again.
+                gave_up = "no progress: 3 attempts" in job.text().splitlines()[-1]
+                assert code in (0, PREEMPTED) or gave_up, f"{struck}\n{job.text()}"
             if code == 0:
                 break
         check_equal(job, whole)

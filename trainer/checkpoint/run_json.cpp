@@ -34,6 +34,21 @@ void write_run_record(const fs::path& output_dir, const RunRecord& record) {
   replace_file(output_dir / "run.json", json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
 }
 
+void update_run_record(const fs::path& output_dir, RunRecord record) {
+  try {
+    const std::optional<RunRecord> known = read_run_record(output_dir);
+    if (known && known->state == "failed") {
+      record.state = known->state;
+      record.exit = known->exit;
+      record.reason = known->reason;
+      record.suspects = known->suspects;
+    }
+  } catch (const Error&) {
+    // A record that cannot be read is replaced.
+  }
+  write_run_record(output_dir, record);
+}
+
 std::optional<RunRecord> read_run_record(const fs::path& output_dir) {
   const fs::path path = output_dir / "run.json";
   std::error_code code;

@@ -27,6 +27,9 @@ struct RunRecord {
 
 // Adds "attempt", counted by `dtrain launch` or by Slurm.
 void write_run_record(const std::filesystem::path& output_dir, const RunRecord& record);
+// The same for the progress of a run that goes on, as far as the caller knows: when run.json says by now that it has
+// failed (another rank, or the watchdog, has written that), its end stays as it is written there.
+void update_run_record(const std::filesystem::path& output_dir, RunRecord record);
 // Nothing when there is no run.json; Error(kData) with file and key when it cannot be read.
 [[nodiscard]] std::optional<RunRecord> read_run_record(const std::filesystem::path& output_dir);
 

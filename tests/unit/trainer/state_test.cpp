@@ -102,6 +102,25 @@ TEST(TrainerState, DamageIsAnErrorWithFileAndKey) {
   EXPECT_THAT(error_of(R"({"log_history": [1]})"), HasSubstr("a list of objects"));
 }
 
+TEST(RunRecord, AnUpdateDoesNotTakeBackThatTheRunHasFailed) {
+  const TempFolder folder;
+  update_run_record(folder.path(), {.step = 3, .checkpoint = "checkpoint-3"});
+  EXPECT_EQ(read_run_record(folder.path())->state, "running");
+  write_run_record(folder.path(), {.state = "failed", .step = 4, .exit = 70, .reason = "why", .suspects = {"rank 1"}});
+  update_run_record(folder.path(), {.step = 5, .checkpoint = "checkpoint-5"});
+  const RunRecord record = read_run_record(folder.path()).value();
+  EXPECT_EQ(record.state, "failed");
+  EXPECT_EQ(record.exit, 70);
+  EXPECT_EQ(record.reason, "why");
+  EXPECT_EQ(record.suspects, std::vector<std::string>{"rank 1"});
+  EXPECT_EQ(record.step, 5);
+  EXPECT_EQ(record.checkpoint, "checkpoint-5");
+  // What cannot be read is replaced.
+  write_file(folder.path() / "run.json", "{");
+  update_run_record(folder.path(), {.step = 6});
+  EXPECT_EQ(read_run_record(folder.path())->step, 6);
+}
+
 TEST(RunRecord, SurvivesWritingAndReading) {
   const test::TempFolder folder;
   EXPECT_FALSE(read_run_record(folder.path()));
