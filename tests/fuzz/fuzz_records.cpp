@@ -88,7 +88,8 @@ void check_log(std::string_view text) {
 
 void check_sweep_record(const fs::path& folder, std::string_view text) {
   static const SweepSettings sweep = [] {
-    SweepSettings settings{.metric = "eval_loss"};
+    SweepSettings settings;
+    settings.metric = "eval_loss";
     settings.space.push_back({.name = "training.seed", .values = {1, 2}});
     settings.space.push_back({.name = "training.learning_rate",
                               .kind = SweepParameter::Kind::kFloat,
