@@ -56,7 +56,7 @@ def test_a_setting_differs(row, recipe, start_seconds):
     """Some of the table; all of it is the loop of the unit test Agreement.EachSettingThatDiffersIsNamed."""
     values = [("training.learning_rate", "1e-4"), ("training.seed", "7"), ("tokenizer.max_length", "31"), ("data.train_samples", "63"),
               ("reliability.check_interval", "9"), ("training.output_dir", "elsewhere"), ("metrics.compute", '["accuracy"]'),
-              ("training.bf16", "true"), ("hub.private", "true"), ("training.logging_steps", "5")]
+              ("training.bf16", "true"), ("training.hub_private_repo", "true"), ("training.logging_steps", "5")]
     for number in row.tries(sample=2, full=len(values)):
         key, value = values[number]
         odd = generator(f"setting {number}").randrange(3)
@@ -106,6 +106,7 @@ def test_data_that_changes(row, tmp_path, tiny_bert):
         train = folder / "train.jsonl"
         train.write_text("".join(lines), encoding="utf-8")
         path = harness.recipe(folder, tiny_bert, data={"train": str(train), "train_samples": None},
+                              reliability={"save_in_background": False},
                               training={"save_strategy": "steps", "save_steps": 3, "resume_from_checkpoint": "latest"})
         assert harness.run(path, DTRAIN_FAULT="rank=0 point=step at=5 kind=kill").code == -9
         kept = checkpoints(folder)

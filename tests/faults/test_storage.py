@@ -227,6 +227,7 @@ def test_space_returns(row, tmp_path, tiny_bert, small_disk):
         "output_dir": str(root / "out"), "max_steps": 1_000_000, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1,
         "logging_steps": 1_000_000, "overwrite_output_dir": True})
     for _ in row.tries(sample=1, full=10):
+        shutil.rmtree(root / "out", ignore_errors=True)
         (root / "filler").write_bytes(bytes(55_000_000))
         run = Running(recipe)
         run.wait_for("is not published")

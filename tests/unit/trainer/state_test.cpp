@@ -116,7 +116,7 @@ TEST(RunRecord, AnUpdateDoesNotTakeBackThatTheRunHasFailed) {
   EXPECT_EQ(record.step, 5);
   EXPECT_EQ(record.checkpoint, "checkpoint-5");
   // What cannot be read is replaced.
-  write_file(folder.path() / "run.json", "{");
+  replace_file(folder.path() / "run.json", "{");
   update_run_record(folder.path(), {.step = 6});
   EXPECT_EQ(read_run_record(folder.path())->step, 6);
 }
