@@ -313,6 +313,7 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
     state_.epoch =
         static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
     train_one_step(group, waiting.seconds());
+    if (signal_ == 0) settle_save(/*patience=*/0);
     section.reset();
     act_on_control();
     // The last step of an epoch is followed by the epoch's own events, which a stop must not lose.
@@ -373,7 +374,6 @@ void Trainer::check_replicas_agree() {
 
 void Trainer::act_on_control() {
   TrainerControl& control = state_.control;
-  if (signal_ == 0) settle_save(/*patience=*/0);
   if (control.should_log) log_training();
   control.should_log = false;
   // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its
@@ -400,6 +400,7 @@ void Trainer::act_on_control() {
 // The learning rate's part of an evaluation. Rank 0's value counts: a metric's last division may round differently on
 // another machine.
 void Trainer::follow_metric(const OrderedJson& record) {
+  const WatchSection section(Section::kEval);
   double metric = best_model_metric(record);
   const std::string bytes = on_first_rank(host_, "metric of the schedule", [&] {
     return std::string(reinterpret_cast<const char*>(&metric), sizeof metric);

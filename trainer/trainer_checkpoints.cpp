@@ -47,6 +47,7 @@ bool Trainer::update_best(const OrderedJson& record) {
   const bool better = !std::isnan(value) &&
                       (!state_.best_metric || (greater ? value > *state_.best_metric : value < *state_.best_metric));
   // Rank 0 decides: metrics are sums of integers, but their last division may round differently on another machine.
+  const WatchSection section(Section::kEval);
   const bool improved = on_first_rank(host_, "best metric", [&] { return std::string(better ? "1" : ""); }) == "1";
   if (!improved) return false;
   state_.best_metric = value;
@@ -118,6 +119,8 @@ void Trainer::save_checkpoint(bool save_again) {
 }
 
 void Trainer::settle_save(double patience) {
+  if (!saver_->pending()) return;
+  const WatchSection section(Section::kSave);
   const std::optional<PublishedCheckpoint> published = saver_->settle(patience);
   if (!published) return;
   if (!published->best.empty()) state_.best_model_checkpoint = published->best;
@@ -141,6 +144,7 @@ void Trainer::stop_early(TrainOutcome& outcome) {
   const bool save_after_evaluation = state_.control.should_evaluate && state_.control.should_save;
   save_checkpoint(save_after_evaluation);
   callbacks_.on_train_end(state_, state_.control);
+  const WatchSection section(Section::kFinalize);
   on_first_rank(host_, "record of the stop", [&] {
     write_record("preempted", static_cast<int>(ExitCode::kPreempted),
                  fmt::format("signal {} ({})", signal_, ::strsignal(signal_)));
@@ -169,6 +173,7 @@ void Trainer::finish(TrainOutcome& outcome, double seconds) {
   load_best(outcome);
   if (parts_.eval_data) outcome.eval_metrics = final_evaluation(outcome.best_step.value_or(state_.global_step));
   callbacks_.on_train_end(state_, state_.control);
+  const WatchSection section(Section::kFinalize);
   copy_buffers_from_first_rank(*parts_.model, *parts_.communicator);
   check_replicas(*parts_.model, host_, "final weights");
   save_final_model();
@@ -204,6 +209,7 @@ void Trainer::load_best(TrainOutcome& outcome) {
     return;
   }
   outcome.best_step = best;
+  const WatchSection section(Section::kFinalize);
   on_first_rank(host_, "load the best model", [&] {
     const fs::path folder = *state_.best_model_checkpoint;
     if (const std::string damage = checkpoint_damage(folder); !damage.empty()) {

@@ -103,7 +103,7 @@ TEST(TrainerState, DamageIsAnErrorWithFileAndKey) {
 }
 
 TEST(RunRecord, AnUpdateDoesNotTakeBackThatTheRunHasFailed) {
-  const TempFolder folder;
+  const test::TempFolder folder;
   update_run_record(folder.path(), {.step = 3, .checkpoint = "checkpoint-3"});
   EXPECT_EQ(read_run_record(folder.path())->state, "running");
   write_run_record(folder.path(), {.state = "failed", .step = 4, .exit = 70, .reason = "why", .suspects = {"rank 1"}});
