@@ -25,7 +25,7 @@ class Folder {
   Folder() {
     std::error_code code;
     const fs::path memory = "/dev/shm";
-    std::string pattern = (fs::is_directory(memory, code) ? memory : fs::temp_directory_path()) / "dtrain-fuzz-XXXXXX";
+    std::string pattern = (fs::is_directory(memory, code) ? memory : fs::temp_directory_path()) / "fuzzed-XXXXXX";
     require(::mkdtemp(pattern.data()) != nullptr, "no temporary folder", pattern);
     path_ = pattern;
   }

@@ -58,8 +58,7 @@ def run_line(line, timeout=300, cwd=ROOT, **extra_environment):
         os.killpg(process.pid, signal.SIGKILL)
         text, _ = process.communicate()
         raise AssertionError(f"{line} ran longer than {timeout} s:\n{text}") from None
-    # The fuzzers' folders may come and go beside this.
-    left = {name for name in shared_memory() - before if "dtrain" in name and not name.startswith("dtrain-fuzz-")}
+    left = {name for name in shared_memory() - before if "dtrain" in name}
     assert not left, f"left in /dev/shm: {left}"
     return Outcome(process.returncode, text, time.monotonic() - start)
 

@@ -117,7 +117,8 @@ def test_auto_find_batch_size(ranks, tmp_path, tiny_bert):
     for folder in (first, second):
         folder.mkdir()
     training = {"per_device_train_batch_size": START, "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-3}
-    changes = {"tokenizer": {"max_length": 64}, "data": {"train_samples": None}}
+    # A copy of everything for a save in the background may be what does not fit any more.
+    changes = {"tokenizer": {"max_length": 64}, "data": {"train_samples": None}, "reliability": {"save_in_background": False}}
     path = harness.recipe(first, tiny_bert, training=training | {"auto_find_batch_size": True}, **changes)
     outcome = limited(path, LIMIT, ranks, victim=1 if ranks else 0)
     assert outcome.code == 0, outcome.text
