@@ -15,14 +15,14 @@ import xml.etree.ElementTree
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def allowed_skips():
-    """Lines `name  # reason`; the reason is printed beside each skip."""
-    allowed = {}
-    for line in (ROOT / "tests" / "allowed_skips.txt").read_text(encoding="utf-8").splitlines():
+def names_with_reasons(path):
+    """Of lines `name  # reason`: {name: reason}."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
         name, _, reason = line.partition("#")
         if name.strip():
-            allowed[name.strip()] = reason.strip()
-    return allowed
+            found[name.strip()] = reason.strip()
+    return found
 
 
 def cases_of_programs(reports):
@@ -65,7 +65,7 @@ def main():
         else:
             failed.append(case.get("name"))
     executed, skipped_cases = cases_of_programs(reports)
-    allowed = allowed_skips()
+    allowed = names_with_reasons(ROOT / "tests" / "allowed_skips.txt")
     for name in skipped + skipped_cases:
         print(f"skipped: {name}: {allowed.get(name, 'not on the list tests/allowed_skips.txt')}")
         if name not in allowed:

@@ -201,14 +201,15 @@ def test_termination_of_mpirun(row, recipe, whole):
 @pytest.mark.row("F12", "SIGTERM to a rank at each step of publishing and of removing a checkpoint")
 def test_termination_while_publishing(row, recipe, whole):
     points = ("save", "publish", "published", "unpublished")
+    last_only = ["--set", "training.load_best_model_at_end=false", "--set", "training.metric_for_best_model="]
     for number in row.tries(sample=1, full=40):
         point, step = points[number % len(points)], 3 * generator(f"publish {number}").randrange(2, 9)
         out = recipe.parent / f"publish-{number}"
         # What is removed at step 3 s is the checkpoint of an earlier step.
         at = step - 6 if point == "unpublished" else step
         # In the background a save may be left out when the disk is slower than the steps.
-        with Launched(recipe, out, "--set", "training.load_best_model_at_end=false", "--set", "training.metric_for_best_model=",
-                      "--set", "reliability.save_in_background=false", DTRAIN_FAULT=f"rank=0 point={point} at={max(at, 3)} kind=stop") as job:
+        with Launched(recipe, out, *last_only, "--set", "reliability.save_in_background=false",
+                      DTRAIN_FAULT=f"rank=0 point={point} at={max(at, 3)} kind=stop") as job:
             assert job.until(lambda: job.rank(0) and state_of(job.rank(0)) == "T", "rank 0 stops itself"), job.text()
             rank = job.rank(0)
             job.signal(signal.SIGTERM, [rank])
@@ -217,12 +218,11 @@ def test_termination_while_publishing(row, recipe, whole):
             assert code == PREEMPTED and record(out)["state"] == "preempted", job.text()
         inspected = harness.run("inspect", out)
         assert inspected.code == 0, inspected.text
-        with Launched(recipe, out, "--set", "training.resume_from_checkpoint=latest", "--set", "training.load_best_model_at_end=false",
-                      "--set", "training.metric_for_best_model=") as again:
+        with Launched(recipe, out, *last_only, "--set", "training.resume_from_checkpoint=latest") as again:
             assert again.end() == 0, again.text()
-        assert result(out)["log"] == whole["log"], job.text()
-        last = f"checkpoint-{launched.STEPS}/optimizer.safetensors"
-        assert result(out)["digests"][last] == whole["digests"][last], job.text()
+        got, last = result(out), f"checkpoint-{launched.STEPS}/optimizer.safetensors"
+        assert got["log"] == whole["log"], job.text()
+        assert got["digests"][last] == whole["digests"][last], job.text()
         row.passed()
         shutil.rmtree(out)
 

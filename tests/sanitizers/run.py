@@ -15,19 +15,13 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))  # before this folder, whose run.py this is
+
+import run as test_run  # noqa: E402
+
 EXIT_CODE = 97  # of a program with a report: none of dtrain's own
 # What tests may take longer; ctest's own limits are multiplied in cmake/DtrainTargets.cmake.
 SLOWNESS = 10
-
-
-def not_run(kind):
-    """{name: reason}; a name is a test of ctest's, a case of a GoogleTest program (Suite.Case) or one of pytest's (test_file.test_name)."""
-    names = {}
-    for line in (HERE / f"{kind}_not_run.txt").read_text(encoding="utf-8").splitlines():
-        name, _, reason = line.partition("#")
-        if name.strip():
-            names[name.strip()] = reason.strip()
-    return names
 
 
 def environment(kind, reports, left_out):
@@ -76,7 +70,8 @@ def main():
     reports = (ROOT / options.build).resolve() / "sanitizer"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir(parents=True)
-    left_out = not_run(options.kind)
+    # A name is a test of ctest's, a case of a GoogleTest program (Suite.Case) or one of pytest's (test_file.test_name).
+    left_out = test_run.names_with_reasons(HERE / f"{options.kind}_not_run.txt")
     programs = [name for name in left_out if "." not in name]
     line = [sys.executable, str(ROOT / "tests" / "run.py"), "--build", options.build, *ctest_arguments]
     if options.kind == "thread":
