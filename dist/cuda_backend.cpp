@@ -35,11 +35,6 @@ class CudaBackend final : public GpuBackend {
     return {static_cast<std::int64_t>(free), static_cast<std::int64_t>(total)};
   }
 
-  std::int64_t peak_memory_bytes(int device) override {
-    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device));
-    return stats.reserved_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
-  }
-
   void synchronize(int device) override {
     const OnDevice on(device);
     c10::cuda::device_synchronize();

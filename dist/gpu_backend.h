@@ -31,7 +31,6 @@ class GpuBackend {
   // Whether bfloat16 products run at full speed (compute capability 8.0 and above).
   [[nodiscard]] virtual bool supports_bf16(int device) = 0;
   [[nodiscard]] virtual GpuMemory memory(int device) = 0;
-  [[nodiscard]] virtual std::int64_t peak_memory_bytes(int device) = 0;
   // Waits for everything that was started on `device`.
   virtual void synchronize(int device) = 0;
   // Of the loaded libraries, for the start-up log and the agreement between ranks: "CUDA 13.0, NCCL 2.28.9".

@@ -8,15 +8,14 @@ import time
 import harness
 
 
-def until(condition, seconds=60, what="condition"):
-    """Polls; returns what `condition` returned, or fails."""
+def until(condition, seconds=60, what="condition", pause=0.01):
+    """Polls; returns what `condition` returned, or fails with `what`: a text, or what makes one."""
     end = time.monotonic() + seconds * harness.SLOWNESS
     while time.monotonic() < end:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.01)
-    raise AssertionError(f"{what}: not within {seconds} s")
+        if found := condition():
+            return found
+        time.sleep(pause)
+    raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
 
 
 def state_of(pid):

@@ -4,11 +4,12 @@ import pathlib
 import shutil
 import socket
 import subprocess
-import time
 
 import harness
+from jobs import until
 
 NODES = ("n1", "n2")
+PAUSE = 0.05  # between questions to Slurm, each a process
 CONFIGURATION = """
 ClusterName=faults
 SlurmctldHost={host}
@@ -46,16 +47,6 @@ PartitionName=high Nodes=n[1-2] PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE
 """
 
 
-def until(what, condition, seconds):
-    """Polls; the value of the condition when it is true."""
-    end = time.monotonic() + seconds * harness.SLOWNESS
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
-
-
 def free_ports(first):
     """A free port and two that follow each other, as NodeName's range needs them."""
     for port in range(first, 60000, 7):
@@ -91,11 +82,11 @@ class Cluster:
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self.daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", f"--key-file={self.folder}/munge.key",
                     f"--pid-file={self.folder}/munge.pid", f"--seed-file={self.folder}/munge.seed", f"--log-file={self.folder}/munge.log")
-        until("munged", (self.folder / "munge.socket").exists, 20)
+        until((self.folder / "munge.socket").exists, 20, "munged")
         self.daemon("slurmctld", "-D")
         for node in NODES:
             self.daemon("slurmd", "-D", "-N", node)
-        until(self.logs, lambda: self.states() == {"n1": "idle", "n2": "idle"}, 60)
+        until(lambda: self.states() == {"n1": "idle", "n2": "idle"}, 60, self.logs, PAUSE)
 
     def daemon(self, program, *arguments):
         path = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
@@ -107,7 +98,7 @@ class Cluster:
         try:
             self.ask("scancel", "--signal=KILL", "--full", "--user=root", check=False)
             self.ask("scancel", "--user=root", check=False)
-            until(self.logs, lambda: not self.ask("squeue", "--noheader", check=False).strip(), 60)
+            until(lambda: not self.ask("squeue", "--noheader", check=False).strip(), 60, self.logs, PAUSE)
         finally:
             for daemon in reversed(self.daemons):
                 daemon.terminate()

@@ -12,6 +12,7 @@ import pytest
 
 import harness
 import slurm
+from jobs import until
 
 STEPS = 12
 
@@ -70,7 +71,7 @@ def finished(cluster, number):
         if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and late and set(cluster.states().values()) == {"idle"}:
             cluster.ask("scontrol", "update", f"JobId={number}", "StartTime=now+3", "TimeLimit=10", check=False)
         return job if job["JobState"] in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL") else None
-    return slurm.until(lambda: f"end of job {number}: {cluster.job(number)}\n{cluster.logs()}", look, 120)
+    return until(look, 120, lambda: f"end of job {number}: {cluster.job(number)}\n{cluster.logs()}", slurm.PAUSE)
 
 
 def stopped_rank(number):
@@ -135,7 +136,7 @@ def test_a_preempted_job_goes_on(row, cluster, work, whole):
     for number in row.tries(sample=1, full=5):
         step = 5 + number
         job, out = submit(cluster, work, f"preempted{number}", DTRAIN_FAULT=f"rank=0 point=step at={step} kind=stop")
-        slurm.until(lambda: f"rank 0 in step {step}\n{log_of(work, job)}\n{cluster.logs()}", lambda: stopped_rank(job), 60)
+        until(lambda: stopped_rank(job), 60, lambda: f"rank 0 in step {step}\n{log_of(work, job)}\n{cluster.logs()}", slurm.PAUSE)
         # Slurm continues a stopped process before it sends SIGTERM.
         urgent = cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true")
         check_resumed(cluster, job, work, out, whole, step)
@@ -150,10 +151,10 @@ def test_a_job_over_its_time_limit_goes_on(row, cluster, work, whole):
     for number in row.tries(sample=1, full=3):
         step = 7 + number
         job, out = submit(cluster, work, f"late{number}", "--time", "10", DTRAIN_FAULT=f"rank=0 point=step at={step} kind=stop")
-        rank = slurm.until(lambda: f"rank 0 in step {step}\n{log_of(work, job)}\n{cluster.logs()}", lambda: stopped_rank(job), 60)
+        rank = until(lambda: stopped_rank(job), 60, lambda: f"rank 0 in step {step}\n{log_of(work, job)}\n{cluster.logs()}", slurm.PAUSE)
         # Two minutes before the limit is now; Slurm looks after that twice a minute, and the run stands still until then.
         cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")
-        slurm.until(lambda: f"the warning\n{log_of(work, job)}\n{cluster.logs()}", lambda: is_signalled(rank), 100)
+        until(lambda: is_signalled(rank), 100, lambda: f"the warning\n{log_of(work, job)}\n{cluster.logs()}", slurm.PAUSE)
         os.kill(rank, signal.SIGCONT)
         check_resumed(cluster, job, work, out, whole, step)
         assert "signal 12" in log_of(work, job) and "DUE TO TIME LIMIT" not in log_of(work, job)

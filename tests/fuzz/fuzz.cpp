@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <system_error>
 
 #include "core/log.h"
@@ -80,13 +79,5 @@ const fs::path& fresh_folder() {
   for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
   return folder.path();
 }
-
-void write(const fs::path& path, std::string_view bytes) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  require(file.good(), "cannot write", path.string());
-}
-
-fs::path test_data(std::string_view relative) { return fs::path(DTRAIN_SOURCE_DIR) / "tests" / "data" / relative; }
 
 }  // namespace dtrain::fuzz

@@ -56,10 +56,4 @@ class Input {
 // A folder in memory, where there is one, that goes with the process. The files of the last input are removed first.
 const std::filesystem::path& fresh_folder();
 
-// Writes without syncing.
-void write(const std::filesystem::path& path, std::string_view bytes);
-
-// A file of tests/data.
-[[nodiscard]] std::filesystem::path test_data(std::string_view relative);
-
 }  // namespace dtrain::fuzz

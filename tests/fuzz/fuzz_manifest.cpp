@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 #include "trainer/checkpoint/manifest.h"
 
@@ -42,20 +43,20 @@ void check_folder(const fs::path& folder) {
 void check(std::string_view input) {
   const fs::path folder = fuzz::fresh_folder() / "checkpoint-5";
   fs::create_directories(folder / "extra");
-  fuzz::write(folder / "model.safetensors", "weights");
-  fuzz::write(folder / "extra" / "empty", "");
+  test::write_file(folder / "model.safetensors", "weights");
+  test::write_file(folder / "extra" / "empty", "");
   require(!fuzz::accepts([&] { static_cast<void>(read_manifest(folder)); }), "a manifest out of nothing");
-  fuzz::write(folder / kManifestName, input);
+  test::write_file(folder / kManifestName, input);
   check_folder(folder);
   fuzz::accepts([&] {
     const Json content = parse_json(input, "input");
     if (!content.is_object()) return;
-    fuzz::write(folder / kManifestName, manifest_text(content));
+    test::write_file(folder / kManifestName, manifest_text(content));
     check_folder(folder);
     // The same about the files that are there.
     fs::remove(folder / kManifestName);
     Json whole = {{"step", 5}, {"config_digest", "x"}, {"facts", content}, {"files", sync_and_list(folder)}};
-    fuzz::write(folder / kManifestName, manifest_text(std::move(whole)));
+    test::write_file(folder / kManifestName, manifest_text(std::move(whole)));
     require(checkpoint_damage(folder).empty(), "what was listed is damaged", checkpoint_damage(folder));
     check_folder(folder);
   });

@@ -6,6 +6,7 @@
 #include "datasets/readers/raw_dataset.h"
 #include "datasets/tokenizers/unicode.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {
@@ -53,13 +54,13 @@ void write_files(const std::filesystem::path& path, fuzz::Input input) {
   if (path.filename() == "folder") {
     for (const char* name : {"neg", "pos"}) {
       std::filesystem::create_directories(path / name);
-      fuzz::write(path / name / "a.txt", input.until("\n---\n"));
+      test::write_file(path / name / "a.txt", input.until("\n---\n"));
     }
   } else if (path.filename() == "*.jsonl") {
-    fuzz::write(path.parent_path() / "1.jsonl", input.until("\n---\n"));
-    fuzz::write(path.parent_path() / "2.jsonl", input.rest());
+    test::write_file(path.parent_path() / "1.jsonl", input.until("\n---\n"));
+    test::write_file(path.parent_path() / "2.jsonl", input.rest());
   } else {
-    fuzz::write(path, input.rest());
+    test::write_file(path, input.rest());
   }
 }
 
@@ -100,7 +101,7 @@ void check_again(const RawDataset& dataset, ReaderOptions options) {
   }
   options.path = fuzz::fresh_folder() / "again.jsonl";
   if (!dataset.class_names.empty()) options.num_labels = std::ssize(dataset.class_names);
-  fuzz::write(options.path, lines);
+  test::write_file(options.path, lines);
   require(fuzz::accepts([&] {
             const RawDataset again = read_raw_dataset(options);
             require(again.examples.size() == dataset.examples.size(), "another number of examples");

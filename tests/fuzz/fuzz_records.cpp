@@ -5,6 +5,7 @@
 #include "dist/hang_dump.h"
 #include "launcher/sweep_record.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/trainer_state.h"
 #include "trainer/models/model_config.h"
@@ -19,14 +20,14 @@ using fuzz::require;
 
 // What is read is written again, and read once more to the same.
 void check_trainer_state(const fs::path& folder, std::string_view text) {
-  fuzz::write(folder / "trainer_state.json", text);
+  test::write_file(folder / "trainer_state.json", text);
   const std::string written = trainer_state_json(read_trainer_state(folder / "trainer_state.json"));
-  fuzz::write(folder / "again.json", written);
+  test::write_file(folder / "again.json", written);
   require(trainer_state_json(read_trainer_state(folder / "again.json")) == written, "the state changes", written);
 }
 
 void check_run_record(const fs::path& folder, std::string_view text) {
-  fuzz::write(folder / "run.json", text);
+  test::write_file(folder / "run.json", text);
   const std::optional<RunRecord> record = read_run_record(folder);
   require(record.has_value(), "no record");
   write_run_record(folder, *record);
@@ -41,8 +42,8 @@ void check_weight_index(const fs::path& folder, std::string_view text) {
   const std::string header = R"({"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})";
   std::string shard(8, '\0');
   shard[0] = static_cast<char>(header.size());
-  fuzz::write(folder / "a.safetensors", shard + header + "xy");
-  fuzz::write(folder / "model.safetensors.index.json", text);
+  test::write_file(folder / "a.safetensors", shard + header + "xy");
+  test::write_file(folder / "model.safetensors.index.json", text);
   const WeightFiles files(folder);
   for (const std::string& name : files.names()) {
     require(name == "w" && files.tensor(name).numel() == 2, "a tensor that no file has", name);
@@ -98,11 +99,11 @@ void check_sweep_record(const fs::path& folder, std::string_view text) {
                               .log = true});
     return settings;
   }();
-  fuzz::write(folder / "sweep.json", text);
+  test::write_file(folder / "sweep.json", text);
   const SweepRecord record = read_sweep_record(folder / "sweep.json", sweep);
   static_cast<void>(to_csv(record, sweep));
   static_cast<void>(to_table(record, sweep));
-  fuzz::write(folder / "again.json", to_json(record, sweep).dump(2));
+  test::write_file(folder / "again.json", to_json(record, sweep).dump(2));
   require(read_sweep_record(folder / "again.json", sweep).trials.size() == record.trials.size(), "the record changes");
 }
 

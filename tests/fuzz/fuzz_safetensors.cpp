@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 #include "trainer/models/safetensors.h"
 #include "trainer/models/safetensors_header.h"
 
@@ -70,7 +71,7 @@ void check(std::string_view input) {
   const bool accepted =
       fuzz::accepts([&] { check_header(parse_safetensors_header(bytes, "x.safetensors"), bytes.size()); });
   const std::filesystem::path path = fuzz::fresh_folder() / "x.safetensors";
-  fuzz::write(path, bytes);
+  test::write_file(path, bytes);
   require(fuzz::accepts([&] { check_file(path); }) == accepted, "header and file are judged differently");
 }
 

@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "datasets/token_store.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {
@@ -16,7 +17,7 @@ using fuzz::require;
 const TokenOrigin kOrigin = {"source", "tokenizer", "options"};
 
 void check_file(const fs::path& path, std::string_view bytes) {
-  fuzz::write(path, bytes);
+  test::write_file(path, bytes);
   require(!fuzz::accepts([&] { static_cast<void>(open_token_store(path, kOrigin)); }), "a forged store is accepted");
 }
 
@@ -37,7 +38,7 @@ void check_changes(const fs::path& path, fuzz::Input input) {
       changed[at] = static_cast<char>(input.byte());
     }
   }
-  fuzz::write(path, changed);
+  test::write_file(path, changed);
   const bool accepted = fuzz::accepts([&] { static_cast<void>(open_token_store(path, kOrigin)); });
   require(accepted == (changed == intact), "a change goes unnoticed");
 }

@@ -5,6 +5,7 @@
 #include "datasets/tokenizers/tokenizer.h"
 #include "datasets/tokenizers/unicode.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {
@@ -61,7 +62,7 @@ void check(fuzz::Input input) {
   while (!input.empty()) {
     const std::string_view name = input.until("\n");
     const std::string_view content = input.until("\n--- ");
-    if (std::find(kNames.begin(), kNames.end(), name) != kNames.end()) fuzz::write(folder / name, content);
+    if (std::find(kNames.begin(), kNames.end(), name) != kNames.end()) test::write_file(folder / name, content);
   }
   fuzz::accepts([&] {
     const auto tokenizer = load_tokenizer(folder);

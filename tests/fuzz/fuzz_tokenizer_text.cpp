@@ -4,6 +4,7 @@
 #include "datasets/tokenizers/tokenizer.h"
 #include "datasets/tokenizers/unicode.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {
@@ -11,11 +12,11 @@ namespace {
 using fuzz::require;
 
 const Tokenizer& gpt2() {
-  static const auto tokenizer = load_tokenizer(fuzz::test_data("tokenizers/gpt2"));
+  static const auto tokenizer = load_tokenizer(test::test_data("tokenizers/gpt2"));
   return *tokenizer;
 }
 const Tokenizer& bert() {
-  static const auto tokenizer = load_tokenizer(fuzz::test_data("tokenizers/bert-base-uncased"));
+  static const auto tokenizer = load_tokenizer(test::test_data("tokenizers/bert-base-uncased"));
   return *tokenizer;
 }
 

@@ -17,19 +17,20 @@
 #include "core/file.h"
 #include "core/random.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/files.h"
 
 namespace dtrain::fuzz {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr unsigned kSeconds = 20;  // for one input
-constexpr const char* kKept = DTRAIN_BINARY_DIR "/crash-" DTRAIN_FUZZ_TARGET;
+const std::string kKept = test::build_path("crash-" DTRAIN_FUZZ_TARGET).string();
 
 // What the handler of a fatal signal needs to know, set before each input.
 std::string_view current_input;
 
 void keep_input(int signal) {
-  const int fd = ::open(kKept, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int fd = ::open(kKept.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   const auto say = [](int to, std::string_view text) {
     [[maybe_unused]] const auto done = ::write(to, text.data(), text.size());
   };
@@ -59,8 +60,7 @@ struct Entry {
 const std::vector<Entry>& corpus() {
   static const std::vector<Entry> entries = [] {
     std::vector<Entry> found;
-    for (const auto& entry :
-         fs::directory_iterator(fs::path(DTRAIN_SOURCE_DIR) / "tests/fuzz/corpus" / DTRAIN_FUZZ_TARGET)) {
+    for (const auto& entry : fs::directory_iterator(test::source_path("tests/fuzz/corpus/" DTRAIN_FUZZ_TARGET))) {
       found.push_back({entry.path().filename().string(), read_file(entry.path())});
     }
     std::sort(found.begin(), found.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "core/file.h"
+#include "tests/support/files.h"
 
 namespace dtrain::test {
 namespace fs = std::filesystem;
@@ -22,10 +22,8 @@ TempFolder::~TempFolder() {
 fs::path TempFolder::write(std::string_view name, std::string_view bytes) const {
   const fs::path path = path_ / name;
   fs::create_directories(path.parent_path());
-  write_file_synced(path, bytes);
+  write_file(path, bytes);
   return path;
 }
-
-fs::path test_data(std::string_view relative) { return fs::path(DTRAIN_SOURCE_DIR) / "tests" / "data" / relative; }
 
 }  // namespace dtrain::test

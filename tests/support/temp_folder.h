@@ -22,7 +22,4 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
-// A file of the repository's tests/data folder.
-[[nodiscard]] std::filesystem::path test_data(std::string_view relative);
-
 }  // namespace dtrain::test

@@ -15,7 +15,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "datasets/collators/padding_collator.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {

@@ -16,7 +16,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {

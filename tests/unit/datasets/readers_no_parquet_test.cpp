@@ -1,6 +1,7 @@
 // A build without Apache Arrow says so.
 #include <gtest/gtest.h>
 
+#include "tests/support/files.h"
 #include "tests/unit/datasets/readers_fixture.h"
 
 namespace dtrain {

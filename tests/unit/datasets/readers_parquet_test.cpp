@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "core/file.h"
+#include "tests/support/files.h"
 #include "tests/unit/datasets/readers_fixture.h"
 
 namespace dtrain {

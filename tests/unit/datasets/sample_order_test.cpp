@@ -12,7 +12,7 @@
 
 #include "core/json.h"
 #include "datasets/numpy_permutation.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {

@@ -22,6 +22,7 @@
 #include "core/file.h"
 #include "datasets/numpy_permutation.h"
 #include "datasets/token_store.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "tests/unit/datasets/byte_tokenizer.h"
 
@@ -224,7 +225,7 @@ TEST_F(TokenData, ADamagedStoreIsBuiltAnewWithOneWarning) {
   damaged.push_back(good);
   damaged.back()[good.size() - 9] ^= 1;
   for (const std::string& bytes : damaged) {
-    write_file_synced(store, bytes);
+    test::write_file(store, bytes);
     expect_error(ExitCode::kData, ByteTokenizer(), /*may_build=*/false, {store.filename().string()});
     const auto rebuilt = load(ByteTokenizer());
     EXPECT_EQ(rebuilt->digest(), expected->digest());
@@ -243,11 +244,7 @@ TEST_F(TokenData, EveryTruncationAndEveryFlippedBitIsFound) {
   EXPECT_EQ(ids_of(*open_token_store(path, origin), 1), (std::vector<std::int32_t>{6, 7, 8}));
   const std::string good = read_file(path);
   const auto expect_damaged = [&](const std::string& bytes, std::size_t where) {
-    {
-      OutputFile file(path, OutputFile::Mode::kTruncate);
-      file.write(bytes);
-      file.close();
-    }
+    test::write_file(path, bytes);
     try {
       (void)open_token_store(path, origin);
       ADD_FAILURE() << "opened with damage at " << where;

@@ -12,6 +12,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "datasets/tokenizers/tokenizer.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 
 namespace dtrain {

@@ -13,6 +13,7 @@
 #include "datasets/tokenizers/bert_normalizer.h"
 #include "datasets/tokenizers/tokenizer.h"
 #include "datasets/tokenizers/unicode.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 
 namespace dtrain {

@@ -12,6 +12,7 @@
 #include "datasets/tokenizers/trie.h"
 #include "datasets/tokenizers/unicode.h"
 #include "datasets/tokenizers/word_cache.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 
 namespace dtrain {

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 
 namespace dtrain {
 namespace {

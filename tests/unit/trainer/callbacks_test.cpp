@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "trainer/callbacks/default_flow.h"
 #include "trainer/callbacks/log_printer.h"

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "dist/out_of_memory.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "tests/unit/trainer/loop_support.h"
 #include "trainer/loop_totals.h"

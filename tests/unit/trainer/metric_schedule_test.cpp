@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "trainer/optim/learning_rates.h"
 #include "trainer/optim/metric_schedule.h"

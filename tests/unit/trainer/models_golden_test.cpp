@@ -8,6 +8,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "tests/unit/trainer/models_support.h"
 #include "trainer/models/gpt2.h"

@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "tests/unit/trainer/models_support.h"
 #include "trainer/models/model.h"
@@ -222,7 +223,7 @@ TEST_F(ModelLoad, TruncatedFileIsRefused) {
   const auto truncated = options("tiny-bert");
   const std::string whole = read_file(truncated.folder / "model.safetensors");
   for (const std::size_t length : {std::size_t{0}, std::size_t{7}, std::size_t{500}, whole.size() - 1}) {
-    write_file_synced(truncated.folder / "model.safetensors", whole.substr(0, length));
+    test::write_file(truncated.folder / "model.safetensors", whole.substr(0, length));
     EXPECT_THAT(failure(truncated), HasSubstr("not a valid safetensors file"));
   }
 }

@@ -23,6 +23,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "trainer/optim/grad_scaler.h"
 #include "trainer/optim/optimizer.h"

@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 #include "trainer/optim/learning_rates.h"
 #include "trainer/optim/optimizer.h"
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "tests/support/files.h"
 #include "trainer/plugin.h"
 
 namespace dtrain {
@@ -53,8 +54,8 @@ TEST(Plugin, WhatIsNoPluginIsRefused) {
     return std::string();
   };
   EXPECT_THAT(error_of("/nowhere/libmine.so"), HasSubstr("/nowhere/libmine.so: no such file"));
-  EXPECT_THAT(error_of(DTRAIN_SOURCE_DIR "/README.md"), HasSubstr("cannot load"));
-  EXPECT_THAT(error_of(DTRAIN_BINARY_DIR "/lib/libdtrain_core.so"), HasSubstr("is no plugin of dtrain"));
+  EXPECT_THAT(error_of(test::source_path("README.md")), HasSubstr("cannot load"));
+  EXPECT_THAT(error_of(test::build_path("lib/libdtrain_core.so")), HasSubstr("is no plugin of dtrain"));
 }
 
 }  // namespace

@@ -17,6 +17,8 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/file.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 
 namespace dtrain {
@@ -36,7 +38,7 @@ class SafetensorsTest : public ::testing::Test {
  protected:
   std::filesystem::path write(const std::string& bytes) {
     const auto path = folder_.path() / "x.safetensors";
-    write_file_synced(path, bytes);
+    test::write_file(path, bytes);
     return path;
   }
 

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 #include "trainer/optim/lr_schedule.h"
 
 namespace dtrain {

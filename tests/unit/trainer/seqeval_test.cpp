@@ -10,7 +10,7 @@
 #include "configs/metric_names.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/files.h"
 #include "trainer/metrics/metric.h"
 
 namespace dtrain {

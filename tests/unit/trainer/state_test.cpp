@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 #include "trainer/checkpoint/run_json.h"
 #include "trainer/checkpoint/trainer_state.h"
