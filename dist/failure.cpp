@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <new>
 #include <string_view>
+#include <system_error>
 
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
@@ -21,6 +22,10 @@ Error as_error(const std::exception& exception) {
   if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) return OutOfMemory("out of memory");
   if (dynamic_cast<const std::filesystem::filesystem_error*>(&exception) != nullptr) {
     return io_error(first_line(exception.what()));
+  }
+  if (dynamic_cast<const std::system_error*>(&exception) != nullptr && is_out_of_memory(exception)) {
+    return OutOfMemory("no memory for another thread, or too many threads (ulimit -u): " +
+                       first_line(exception.what()));
   }
   if (const auto* torch_error = dynamic_cast<const c10::Error*>(&exception)) {
     // The rest of what() is a stack trace.

@@ -103,4 +103,9 @@ bool Sections::any_slow(double now) const {
                      [&](const Slot& slot) { return slot.used && now - slot.since > limit_of(slot.section) / 2; });
 }
 
+bool Sections::none_open() const {
+  const std::lock_guard lock(mutex_);
+  return std::none_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.used; });
+}
+
 }  // namespace dtrain

@@ -68,6 +68,7 @@ class Sections {
   [[nodiscard]] std::optional<Open> expired(double now, bool waiting) const;
   // Whether an open section has used up half of its deadline. Does not allocate.
   [[nodiscard]] bool any_slow(double now) const;
+  [[nodiscard]] bool none_open() const;
 
  private:
   struct Slot {

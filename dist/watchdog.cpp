@@ -201,7 +201,8 @@ bool Watchdog::waits_in_collective() const { return host_ != nullptr && host_->r
 bool Watchdog::other_rank_stalled(double time) const {
   if (host_ != nullptr && host_->reported_failure() == ExitCode::kStalled) return true;
   // Asking the file system is not for every tick of a healthy run.
-  return run_ && sections_.any_slow(time) && exists(mark_);
+  const bool asks = sections_.any_slow(time) || (sections_.none_open() && waits_in_collective());
+  return run_ && asks && exists(mark_);
 }
 
 void Watchdog::tick() {

@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "dist/agreement.h"
 #include "dist/core_binding.h"
+#include "dist/watchdog.h"
 #include "launcher/config_file.h"
 #include "launcher/device.h"
 #include "launcher/task_inputs.h"
@@ -71,6 +72,7 @@ void use_deterministic_algorithms(const c10::Device& device) {
 }  // namespace
 
 TrainConfig agreed_config(const Arguments& arguments, const World& world, HostComm& host, Parts parts) {
+  const WatchSection section(Section::kInit);
   const std::string bytes = share_config_file(arguments, host);
   LoadedConfig loaded = load_config(bytes, arguments.file, arguments.overrides, parts);
   const TrainingConfig& training = loaded.config.training;

@@ -253,6 +253,7 @@ std::optional<ExitCode> attempt(const TrainConfig& config, const Attempts& all, 
 
 ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& session, OutputFolder& folder,
                const TrainingHooks& hooks) {
+  std::optional<WatchSection> loading(std::in_place, Section::kLoad);
   config = config_to_resume(std::move(config), session.host());
   check_reproducible(config.training, session.world().world_size);
   Attempts all{.world = session.world(),
@@ -261,7 +262,6 @@ ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& sessi
                .communicator = {},
                .hooks = hooks,
                .since_start = {}};
-  std::optional<WatchSection> loading(std::in_place, Section::kLoad);
   all.device = set_up_device(config.training, arguments, session);
   all.communicator = make_communicator(all.world, all.host, all.device.device,
                                        {.deadline_seconds = static_cast<double>(config.training.ddp_timeout)});
@@ -292,8 +292,10 @@ ExitCode train(TrainConfig config, const Arguments& arguments, MpiSession& sessi
 ExitCode run_training(const TrainConfig& config, const Arguments& arguments, MpiSession& session,
                       const TrainingHooks& hooks) {
   session.host().set_deadline(static_cast<double>(config.training.ddp_timeout));
+  std::optional<WatchSection> beginning(std::in_place, Section::kInit);
   OutputFolder folder(config.training, session.host());
   const WatchedFolder watched(config, session, folder);
+  beginning.reset();
   // From here on, not only in the loop: a signal that comes while data is tokenised stops the run after its first step.
   const StopSignals signals;
   try {

@@ -241,9 +241,13 @@ TrainOutcome Trainer::train() {
     const WatchSection section(Section::kLoad);
     resume();
     copy_from_first_rank(*parts_.model, parts_.communicator, host_);
+    // Before any rank begins: what a rank writes when it fails must come after this.
+    on_first_rank(host_, "run.json", [&] {
+      write_record("running", std::nullopt, "");
+      return std::string();
+    });
   }
   first_step_ = state_.global_step;
-  if (parts_.world.is_first()) write_record("running", std::nullopt, "");
 
   parts_.model->train();
   callbacks_.on_train_begin(state_, state_.control);
@@ -314,6 +318,7 @@ void Trainer::train_epoch(std::int64_t epoch, std::int64_t first_micro_batch) {
         static_cast<double>(epoch) + static_cast<double>(micro_batches_done_) / static_cast<double>(micro_batches);
     train_one_step(group, waiting.seconds());
     if (signal_ == 0) settle_save(/*patience=*/0);
+    log_if_due();
     section.reset();
     act_on_control();
     // The last step of an epoch is followed by the epoch's own events, which a stop must not lose.
@@ -372,10 +377,16 @@ void Trainer::check_replicas_agree() {
   check_drift(parameters_, divided ? NamedTensors() : optimizer_->state(), step, host_);
 }
 
+void Trainer::log_if_due() {
+  if (std::exchange(state_.control.should_log, false)) log_training();
+}
+
 void Trainer::act_on_control() {
   TrainerControl& control = state_.control;
-  if (control.should_log) log_training();
-  control.should_log = false;
+  if (control.should_log) {  // at the end of an epoch
+    const WatchSection section(Section::kStep);
+    log_if_due();
+  }
   // A run that has been told to stop leaves evaluation and saving to the run that goes on: the flags are in its
   // checkpoint.
   if (signal_ != 0) return;
@@ -422,6 +433,7 @@ void Trainer::add_position(OrderedJson& record) const {
 
 void Trainer::log_training() {
   if (totals_.steps_since_log == 0) return;
+  fault_point("log", state_.global_step);
   OrderedJson record;
   record["loss"] = totals_.loss_since_log / static_cast<double>(totals_.steps_since_log);
   record["grad_norm"] = last_grad_norm_;

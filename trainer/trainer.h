@@ -135,6 +135,7 @@ class Trainer {
   OrderedJson evaluate(const std::function<void(std::int64_t done)>& after_batch);
   // Throws EvaluationStopped after the batch at which a signal has reached some rank.
   OrderedJson evaluate_unless_stopped();
+  void log_if_due();  // collective, in a section of the watchdog: the ranks gather their times
   void log_training();
   void add_position(OrderedJson& record) const;  // epoch, and the tokens seen when they are wanted
   [[nodiscard]] double best_model_metric(const OrderedJson& record) const;

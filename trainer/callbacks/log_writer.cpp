@@ -8,19 +8,29 @@
 namespace dtrain {
 namespace {
 
-// The lines of `text` that a run going on from `step` keeps. A line that a crash cut short is dropped.
-std::string records_up_to(std::string_view text, std::int64_t step) {
+std::int64_t step_of(const OrderedJson& record) {
+  const auto found = record.find("step");
+  return found == record.end() || !found->is_number_integer() ? -1 : found->get<std::int64_t>();
+}
+
+// The lines of `text` that a run going on from `state` keeps: those of its history. A run that was told to stop before
+// the evaluation of its last step evaluates when it goes on, and again when it is then killed before the next
+// checkpoint. A line that a crash cut short is dropped.
+std::string records_up_to(std::string_view text, const TrainerState& state) {
   std::string kept;
+  auto left_of_last_step = std::count_if(state.log_history.begin(), state.log_history.end(),
+                                         [&](const auto& record) { return step_of(record) == state.global_step; });
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
     if (end == std::string_view::npos) break;
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(end + 1);
-    const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const OrderedJson record = OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!record.is_object()) continue;
-    const auto found = record.find("step");
-    if (found == record.end() || !found->is_number_integer() || found->get<std::int64_t>() > step) continue;
+    const std::int64_t step = step_of(record);
+    if (step < 0 || step > state.global_step) continue;
     if (record.contains("train_runtime")) continue;  // the summary of an end after which the run goes on
+    if (step == state.global_step && left_of_last_step-- <= 0) continue;
     kept.append(line).append("\n");
   }
   return kept;
@@ -33,7 +43,7 @@ void LogWriter::on_train_begin(const TrainerState& state, TrainerControl&) {
   std::error_code code;
   if (std::filesystem::exists(path_, code)) {
     const std::string old = read_file(path_);
-    const std::string kept = state.global_step > 0 ? records_up_to(old, state.global_step) : std::string();
+    const std::string kept = state.global_step > 0 ? records_up_to(old, state) : std::string();
     if (kept != old) replace_file(path_, kept);
   }
   file_ = std::make_unique<OutputFile>(path_, OutputFile::Mode::kAppend);

@@ -19,7 +19,7 @@ class LogWriter final : public Callback {
   // With `host`, on_log of a training record is collective: it gathers the times of the ranks.
   explicit LogWriter(std::filesystem::path file, HostComm* host = nullptr) : path_(std::move(file)), host_(host) {}
 
-  // Keeps the records up to state.global_step: a resumed run continues the file, and does not repeat steps in it.
+  // Keeps the records of state.log_history: a resumed run continues the file, and does not repeat anything in it.
   void on_train_begin(const TrainerState& state, TrainerControl& control) override;
   void on_step_end(const TrainerState& state, TrainerControl& control, const StepReport& report) override;
   void on_log(const TrainerState& state, TrainerControl& control, const OrderedJson& record) override;

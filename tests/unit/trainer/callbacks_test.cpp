@@ -105,6 +105,11 @@ class LogFile : public testing::Test {
     state_.global_step = step;
     writer.on_log(state_, state_.control, state_.add_log(record));
   }
+  // From a checkpoint of that step whose history has so many records of it.
+  void went_on_from(std::int64_t step, int records) {
+    state_.global_step = step;
+    for (; records > 0; --records) state_.log_history.push_back({{"step", step}});
+  }
   test::TempFolder folder_;
   fs::path path_ = folder_.path() / "log.jsonl";
   TrainerState state_;
@@ -146,11 +151,28 @@ TEST_F(LogFile, AResumedRunContinuesItWithoutRepeatingSteps) {
   folder_.write(
       "log.jsonl",
       "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\nnonsense\n{\"step\":3,\"loss\":1}\n{\"step\":4,\"lo");
-  state_.global_step = 2;
+  went_on_from(2, 1);
   LogWriter writer(path_);
   writer.on_train_begin(state_, state_.control);
   log(writer, 3, {{"loss", 7}});
   EXPECT_EQ(read_file(path_), "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\n{\"step\":3,\"loss\":7}\n");
+}
+
+// The checkpoint of a run that was told to stop is from before the evaluation of its step.
+TEST_F(LogFile, AnEvaluationThatTheCheckpointDoesNotKnowComesAgain) {
+  const std::string known = "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\n";
+  folder_.write("log.jsonl", known + "{\"step\":2,\"eval_loss\":5}\n{\"step\":3,\"loss\":1}\n");
+  went_on_from(2, 1);
+  LogWriter(path_).on_train_begin(state_, state_.control);
+  EXPECT_EQ(read_file(path_), known);
+}
+
+TEST_F(LogFile, AnEvaluationThatTheCheckpointKnowsStays) {
+  const std::string known = "{\"step\":2,\"loss\":2}\n{\"step\":2,\"eval_loss\":5}\n";
+  folder_.write("log.jsonl", known + "{\"step\":2,\"train_runtime\":9}\n");
+  went_on_from(2, 2);
+  LogWriter(path_).on_train_begin(state_, state_.control);
+  EXPECT_EQ(read_file(path_), known);
 }
 
 TEST_F(LogFile, AFreshRunStartsItAnew) {

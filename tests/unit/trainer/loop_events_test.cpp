@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 #include <new>
+#include <stdexcept>
+#include <system_error>
 
 #include <ATen/ops/equal.h>
 #include <c10/util/Exception.h>
@@ -12,6 +14,7 @@
 #include "configs/setting.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "dist/failure.h"
 #include "dist/out_of_memory.h"
 #include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
@@ -121,6 +124,10 @@ TEST(OutOfMemory, IsToldFromOtherFailures) {
   EXPECT_TRUE(is_out_of_memory(torch_error("DefaultCPUAllocator: can't allocate memory: you tried")));
   EXPECT_FALSE(is_out_of_memory(torch_error("mat1 and mat2 shapes cannot be multiplied")));
   EXPECT_FALSE(is_out_of_memory(std::runtime_error("out of luck")));
+  const std::system_error no_thread(std::make_error_code(std::errc::resource_unavailable_try_again));
+  EXPECT_TRUE(is_out_of_memory(no_thread));
+  EXPECT_THAT(as_error(no_thread).what(), testing::HasSubstr("no memory for another thread"));
+  EXPECT_FALSE(is_out_of_memory(std::system_error(std::make_error_code(std::errc::no_space_on_device))));
 }
 
 // One rank runs short in its second micro-batch of step 2, while the others wait for its gradients.
