@@ -110,6 +110,13 @@ class LogFile : public testing::Test {
     state_.global_step = step;
     for (; records > 0; --records) state_.log_history.push_back({{"step", step}});
   }
+  // What such a run keeps of the file's text.
+  std::string kept_of(const std::string& text, std::int64_t step, int records) {
+    folder_.write("log.jsonl", text);
+    went_on_from(step, records);
+    LogWriter(path_).on_train_begin(state_, state_.control);
+    return read_file(path_);
+  }
   test::TempFolder folder_;
   fs::path path_ = folder_.path() / "log.jsonl";
   TrainerState state_;
@@ -161,18 +168,12 @@ TEST_F(LogFile, AResumedRunContinuesItWithoutRepeatingSteps) {
 // The checkpoint of a run that was told to stop is from before the evaluation of its step.
 TEST_F(LogFile, AnEvaluationThatTheCheckpointDoesNotKnowComesAgain) {
   const std::string known = "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\n";
-  folder_.write("log.jsonl", known + "{\"step\":2,\"eval_loss\":5}\n{\"step\":3,\"loss\":1}\n");
-  went_on_from(2, 1);
-  LogWriter(path_).on_train_begin(state_, state_.control);
-  EXPECT_EQ(read_file(path_), known);
+  EXPECT_EQ(kept_of(known + "{\"step\":2,\"eval_loss\":5}\n{\"step\":3,\"loss\":1}\n", 2, 1), known);
 }
 
 TEST_F(LogFile, AnEvaluationThatTheCheckpointKnowsStays) {
   const std::string known = "{\"step\":2,\"loss\":2}\n{\"step\":2,\"eval_loss\":5}\n";
-  folder_.write("log.jsonl", known + "{\"step\":2,\"train_runtime\":9}\n");
-  went_on_from(2, 2);
-  LogWriter(path_).on_train_begin(state_, state_.control);
-  EXPECT_EQ(read_file(path_), known);
+  EXPECT_EQ(kept_of(known + "{\"step\":2,\"train_runtime\":9}\n", 2, 2), known);
 }
 
 TEST_F(LogFile, AFreshRunStartsItAnew) {

@@ -17,7 +17,6 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/file.h"
 #include "tests/support/files.h"
 #include "tests/support/temp_folder.h"
 
