@@ -120,12 +120,12 @@ def test_stopped_and_resumed_equals_uninterrupted(determinism, start, data, tmp_
 
 
 def little_memory():
-    """The environment of a process that gets 64 MiB of the GPU: a batch of 128 needs twice that."""
+    """The environment of a process that gets 112 MiB of the GPU: a batch of 128 needs more; 1 needs 96, mostly for cuBLAS."""
     if not GPU:
         return {}
     printed = subprocess.run(["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"], check=True, capture_output=True,
                              text=True)
-    return {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{64 / int(printed.stdout.split()[0]):.6f}"}
+    return {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{112 / int(printed.stdout.split()[0]):.6f}"}
 
 
 def test_memory_that_runs_out_makes_batches_smaller(start, data, tmp_path):  # noqa: F811
