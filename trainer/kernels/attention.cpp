@@ -19,6 +19,7 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/BFloat16.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
@@ -39,6 +40,7 @@ std::uint32_t row_number(std::int64_t head, std::int64_t position) {
 }
 
 constexpr std::int64_t kHeadSizeUnit = 16;  // of the kernels
+constexpr std::int64_t kStaged = 8;         // q, k, v, the result, and the gradients of the four
 
 // What forward and backward share: who looks at whom, and the computation of the probabilities of one head.
 class HeadLoop : public torch::CustomClassHolder {
@@ -71,23 +73,72 @@ class HeadLoop : public torch::CustomClassHolder {
   // The kernels for this instruction set and head size; null: the body of run() works with LibTorch's operations.
   [[nodiscard]] const cpu::HeadKernels* kernels() const { return kernels_; }
 
-  // Calls body(head, scratch) for every head of every example.
+  // Calls body(head, staging, scratch) for every head of every example.
   template <class Body>
   void run_kernels(const Body& body) const {
-    const auto needed = static_cast<std::size_t>(cpu::head_scratch(longest_, head_size_));
+    const std::int64_t scratch = cpu::head_scratch(longest_, head_size_);
+    const auto needed = static_cast<std::size_t>(scratch + kStaged * std::max(longest_, most_queries_) * head_size_);
     cpu::parallel_tasks(layout_->batch * options_.num_heads, [&](std::int64_t task) {
-      static thread_local std::vector<float> scratch;
-      if (scratch.size() < needed) scratch.resize(needed);
-      body(head_of(task), scratch.data());
+      static thread_local std::vector<float> space;
+      if (space.size() < needed) space.resize(needed);
+      const Head head = head_of(task);
+      Staging staging(head.head * head_size_, head_size_, space.data() + scratch);
+      body(head, staging, space.data());
     });
   }
 
-  [[nodiscard]] cpu::HeadInputs inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                       const Head& head) const {
+  // The columns of one head as the kernels take them: floats, in place, or for bfloat16 in `space`.
+  class Staging {
+   public:
+    Staging(std::int64_t first_column, std::int64_t columns, float* space)
+        : first_column_(first_column), columns_(columns), space_(space) {}
+
+    cpu::ConstRows read(const at::Tensor& whole, const TokenSpan& span) {
+      if (whole.scalar_type() == at::kFloat)
+        return {whole.const_data_ptr<float>() + start(whole, span), whole.stride(0)};
+      const auto* from = whole.const_data_ptr<c10::BFloat16>() + start(whole, span);
+      const cpu::Rows rows = next(span.count);
+      for (std::int64_t i = 0; i < span.count; ++i) {
+        cpu::row_kernels().widen(from + i * whole.stride(0), rows.data + i * columns_, columns_);
+      }
+      return {rows.data, rows.stride};
+    }
+
+    // Where the kernel writes; finish() brings it where it belongs.
+    cpu::Rows write(const at::Tensor& whole, const TokenSpan& span) {
+      if (whole.scalar_type() == at::kFloat) {
+        return {whole.mutable_data_ptr<float>() + start(whole, span), whole.stride(0)};
+      }
+      return next(span.count);
+    }
+    void finish(const at::Tensor& whole, const TokenSpan& span, const cpu::Rows& rows) const {
+      if (whole.scalar_type() == at::kFloat) return;
+      auto* to = whole.mutable_data_ptr<c10::BFloat16>() + start(whole, span);
+      for (std::int64_t i = 0; i < span.count; ++i) {
+        cpu::row_kernels().narrow(rows.data + i * rows.stride, to + i * whole.stride(0), columns_);
+      }
+    }
+
+   private:
+    [[nodiscard]] std::int64_t start(const at::Tensor& whole, const TokenSpan& span) const {
+      return span.row * whole.stride(0) + first_column_;
+    }
+    cpu::Rows next(std::int64_t rows) {
+      const cpu::Rows result{space_, columns_};
+      space_ += rows * columns_;
+      return result;
+    }
+
+    std::int64_t first_column_, columns_;
+    float* space_;
+  };
+
+  [[nodiscard]] cpu::HeadInputs inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Head& head,
+                                       Staging& staging) const {
     cpu::HeadInputs in;
-    in.q = const_rows(q, head.head, head.queries);
-    in.k = const_rows(k, head.head, head.keys);
-    in.v = const_rows(v, head.head, head.keys);
+    in.q = staging.read(q, head.queries);
+    in.k = staging.read(k, head.keys);
+    in.v = staging.read(v, head.keys);
     in.queries = head.queries.count;
     in.keys = head.keys.count;
     in.head_size = head_size_;
@@ -99,13 +150,6 @@ class HeadLoop : public torch::CustomClassHolder {
     in.first_row = row_number(head.head, head.queries.first);
     in.first_key = head.keys.first;
     return in;
-  }
-
-  [[nodiscard]] cpu::ConstRows const_rows(const at::Tensor& whole, std::int64_t head, const TokenSpan& span) const {
-    return {whole.const_data_ptr<float>() + span.row * whole.stride(0) + head * head_size_, whole.stride(0)};
-  }
-  [[nodiscard]] cpu::Rows rows(const at::Tensor& whole, std::int64_t head, const TokenSpan& span) const {
-    return {whole.mutable_data_ptr<float>() + span.row * whole.stride(0) + head * head_size_, whole.stride(0)};
   }
 
   // [heads, rows of q, 2]: what forward keeps for backward.
@@ -168,19 +212,22 @@ class HeadLoop : public torch::CustomClassHolder {
     return {{key_[0], key_[1]}, 0, slot, options_.site, threshold_, scale};
   }
 
-  [[nodiscard]] at::Tensor make_queries(const at::Tensor& q) const { return make(q.size(0), q.size(1), *queries_); }
+  // Of the type of q.
+  [[nodiscard]] at::Tensor make_queries(const at::Tensor& q) const {
+    return make(q.size(0), q.size(1), *queries_, q.scalar_type());
+  }
   // [rows of k, parts * width]. Keys after a single causal query get no gradient.
   [[nodiscard]] at::Tensor make_gradients(const at::Tensor& k, std::int64_t parts) const {
-    return options_.causal && queries_ != layout_ ? at::zeros({k.size(0), parts * k.size(1)}, at::kFloat)
-                                                  : make(k.size(0), parts * k.size(1), *layout_);
+    return options_.causal && queries_ != layout_ ? at::zeros({k.size(0), parts * k.size(1)}, k.scalar_type())
+                                                  : make(k.size(0), parts * k.size(1), *layout_, k.scalar_type());
   }
 
  private:
   // Zeros where a row may belong to no span.
-  static at::Tensor make(std::int64_t rows, std::int64_t columns, const TokenLayout& layout) {
+  static at::Tensor make(std::int64_t rows, std::int64_t columns, const TokenLayout& layout, at::ScalarType type) {
     const bool all = std::all_of(layout.spans.begin(), layout.spans.end(),
                                  [&](const TokenSpan& span) { return layout.packed || span.count == layout.length; });
-    return all ? at::empty({rows, columns}, at::kFloat) : at::zeros({rows, columns}, at::kFloat);
+    return all ? at::empty({rows, columns}, type) : at::zeros({rows, columns}, type);
   }
 
   TokenLayoutPtr layout_;
@@ -203,9 +250,11 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     at::Tensor out = loop->make_queries(q);
     if (loop->kernels() != nullptr) {
       const at::Tensor moments = loop->make_moments(q);
-      loop->run_kernels([&](const HeadLoop::Head& head, float* scratch) {
-        loop->kernels()->forward(loop->inputs(q, k, v, head), loop->rows(out, head.head, head.queries),
-                                 HeadLoop::moments_of(moments, head), scratch);
+      loop->run_kernels([&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
+        const cpu::HeadInputs in = loop->inputs(q, k, v, head, staging);
+        const cpu::Rows result = staging.write(out, head.queries);
+        loop->kernels()->forward(in, result, HeadLoop::moments_of(moments, head), scratch);
+        staging.finish(out, head.queries, result);
       });
       ctx->save_for_backward({q, k, v, out, moments});
       ctx->saved_data["loop"] = at::IValue::make_capsule(loop);
@@ -236,7 +285,7 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& q = saved[0];
     const at::Tensor& k = saved[1];
     const at::Tensor& v = saved[2];
-    const at::Tensor dout = gradients[0].contiguous();
+    const at::Tensor dout = gradients[0].to(q.scalar_type()).contiguous();
     // Side by side, as split_columns() likes them: with q where the queries are all tokens.
     const bool joined = loop->is_self();
     const at::Tensor together = loop->make_gradients(k, joined ? 3 : 2);
@@ -245,14 +294,15 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& dk = parts[parts.size() - 2];
     const at::Tensor& dv = parts.back();
     if (loop->kernels() != nullptr) {
-      loop->run_kernels([&](const HeadLoop::Head& head, float* scratch) {
-        const cpu::HeadGradients pass{loop->const_rows(saved[3], head.head, head.queries),
-                                      loop->const_rows(dout, head.head, head.queries),
-                                      HeadLoop::moments_of(saved[4], head),
-                                      loop->rows(dq, head.head, head.queries),
-                                      loop->rows(dk, head.head, head.keys),
-                                      loop->rows(dv, head.head, head.keys)};
-        loop->kernels()->backward(loop->inputs(q, k, v, head), pass, scratch);
+      loop->run_kernels([&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
+        const cpu::HeadInputs in = loop->inputs(q, k, v, head, staging);
+        const cpu::HeadGradients pass{staging.read(saved[3], head.queries), staging.read(dout, head.queries),
+                                      HeadLoop::moments_of(saved[4], head), staging.write(dq, head.queries),
+                                      staging.write(dk, head.keys),         staging.write(dv, head.keys)};
+        loop->kernels()->backward(in, pass, scratch);
+        staging.finish(dq, head.queries, pass.dq);
+        staging.finish(dk, head.keys, pass.dk);
+        staging.finish(dv, head.keys, pass.dv);
       });
       return {dq, dk, dv, {}};
     }
@@ -341,8 +391,10 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
         .view(q.sizes());
   }
   if (keys.active() && dropout_threshold(options.dropout) == 65536) return at::zeros_like(q, at::kFloat);
-  return HeadwiseAttention::apply(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat),
-                                  c10::make_intrusive<HeadLoop>(layout, queries, options, width, keys));
+  const auto loop = c10::make_intrusive<HeadLoop>(layout, queries, options, width, keys);
+  const at::ScalarType type =
+      loop->kernels() != nullptr && q.scalar_type() == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  return HeadwiseAttention::apply(q.to(type), k.to(type), v.to(type), loop);
 }
 
 }  // namespace dtrain

@@ -22,12 +22,12 @@ struct AttentionOptions {
 };
 
 // `q`, `k`, `v`: [rows, heads * head size], the rows as `layout` says, the last dimension contiguous. Result: the shape
-// of q, contiguous, float32 on the CPU. Tokens look at the tokens of their span; rows outside the spans neither look
-// nor are looked at: their result is 0 on the CPU and of no meaning elsewhere. With `queries` the rows of q, and so of
-// the result, are another layout's: one row for each example, made by one_row_each(), or, without `causal`, any tokens
-// that look at those of `layout`, as those of a decoder do. The dropout mask of a probability has row number head *
-// 2^20 + query position and the key position as column. `mask` is [batch, length], what `layout` was made from; only
-// devices other than the CPU read it. Thread-safe.
+// of q, contiguous; on the CPU bfloat16 where q is and the kernels are (sums are float32), else float32. Tokens look at
+// the tokens of their span; rows outside the spans neither look nor are looked at: their result is 0 on the CPU and of
+// no meaning elsewhere. With `queries` the rows of q, and so of the result, are another layout's: one row for each
+// example, made by one_row_each(), or, without `causal`, any tokens that look at those of `layout`, as those of a
+// decoder do. The dropout mask of a probability has row number head * 2^20 + query position and the key position as
+// column. `mask` is [batch, length], what `layout` was made from; only devices other than the CPU read it. Thread-safe.
 [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const TokenLayoutPtr& layout, const at::Tensor& mask,
                                    const AttentionOptions& options, const DropoutKeys& keys,

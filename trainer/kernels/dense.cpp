@@ -11,20 +11,19 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "trainer/kernels/cpu/dense.h"
 #include "trainer/kernels/cpu/parallel.h"
+#include "trainer/kernels/dense_bfloat16.h"
+#include "trainer/kernels/row_sums.h"
 
 namespace dtrain {
 namespace {
 
 // Packing the weights pays from here on.
 constexpr std::int64_t kFewestRows = 48;
-// Rows whose gradients are summed together; fixed, so that sums do not depend on the number of threads.
-constexpr std::int64_t kSummedRows = 128;
 
 // Rows given to a thread at once: few enough that 590 KiB of results (1,536 columns) stay in the cache.
 std::int64_t rows_at_once(std::int64_t rows, std::int64_t tile_rows) {
@@ -107,20 +106,6 @@ class PackedWeights {
   std::int64_t columns_ = 0;
   std::int64_t depth_ = 0;
 };
-
-// Sums over rows: calls add(row, sums) for every row, where sums are the `columns` sums of the piece the row is in.
-template <class Add>
-at::Tensor sum_rows(const cpu::DenseKernels& kernels, std::int64_t rows, std::int64_t columns, const Add& add) {
-  const std::int64_t pieces = std::max<std::int64_t>(1, (rows + kSummedRows - 1) / kSummedRows);
-  at::Tensor partial = at::zeros({pieces, columns}, at::kFloat);
-  auto* sums = partial.mutable_data_ptr<float>();
-  cpu::parallel_tasks(pieces, [&](std::int64_t piece) {
-    const std::int64_t end = std::min(rows, (piece + 1) * kSummedRows);
-    for (std::int64_t row = piece * kSummedRows; row < end; ++row) add(row, sums + piece * columns);
-  });
-  for (std::int64_t piece = 1; piece < pieces; ++piece) kernels.add_to(sums, sums + piece * columns, columns);
-  return partial.select(0, 0);
-}
 
 std::vector<float> joined(const std::vector<at::Tensor>& biases) {
   std::vector<float> values;
@@ -278,6 +263,7 @@ at::Tensor plain(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
 }  // namespace
 
 at::Tensor dense(const at::Tensor& x, const std::vector<DensePart>& parts, WeightOrder order) {
+  if (fits_bfloat16(x, parts)) return dense_bfloat16(x, parts, order);
   std::vector<at::Tensor> weights;
   std::vector<at::Tensor> biases;
   for (const DensePart& part : parts) {
@@ -294,6 +280,7 @@ at::Tensor dense(const at::Tensor& x, const std::vector<DensePart>& parts, Weigh
 std::vector<at::Tensor> split_columns(const at::Tensor& x, std::int64_t count) { return SplitColumns::apply(x, count); }
 
 at::Tensor dense_gelu(const at::Tensor& x, const DensePart& part, WeightOrder order, bool tanh) {
+  if (fits_bfloat16(x, {part})) return dense_gelu_bfloat16(x, part, order, tanh);
   if (!fits_kernels(x, {part})) return at::gelu(plain(x, part.weight, part.bias, order), tanh ? "tanh" : "none");
   return DenseGelu::apply(x, part.weight, part.bias, order, tanh ? cpu::Gelu::kTanh : cpu::Gelu::kErf,
                           c10::GradMode::is_enabled());

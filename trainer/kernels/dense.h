@@ -2,7 +2,8 @@
 //
 // On the CPU in float32 with AVX2 or AVX-512 (cpu/dense.h) the bias is what the sums of the product begin with, GELU is
 // computed while the rows are in the cache, and rows are dealt to threads in small pieces, since the cores of a shared
-// machine are seldom alike. Elsewhere, and for few rows or odd widths, it is LibTorch's linear and gelu.
+// machine are seldom alike. Under autocast to bfloat16 see dense_bfloat16.h. Elsewhere, and for few rows or odd widths,
+// it is LibTorch's linear and gelu.
 #pragma once
 
 #include <cstdint>

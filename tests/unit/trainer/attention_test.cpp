@@ -76,6 +76,44 @@ TEST(Attention, HeadwiseEqualsComposed) {
   }
 }
 
+// bfloat16 in and out, everything between in float32: the bits of float32 rounded at the end; gradients but for the
+// rounding of the result, which the backward pass reads.
+TEST(Attention, Bfloat16IsFloat32Rounded) {
+  const at::Tensor mask = at::ones({3, 21}, at::kLong);
+  mask.select(0, 1).narrow(0, 13, 8).zero_();
+  AttentionOptions options;
+  options.num_heads = 4;
+  options.scale = 0.35;
+  options.dropout = 0.3;
+  options.site = 6;
+  const DropoutKeys keys = make_keys({8, 2, 5});
+  for (const bool causal : {false, true}) {
+    options.causal = causal;
+    const TokenLayoutPtr layout = make_token_layout(mask, 3, 21, at::kCPU, causal, /*packed=*/true);
+    const std::vector<std::int64_t> last = {20, 12, 20};
+    const at::Tensor joined = at::randn({layout->rows, 3 * 64}).to(at::kBFloat16);
+    for (const bool reads : {false, true}) {
+      const TokenLayoutPtr queries = reads ? one_row_each(*layout, last) : nullptr;
+      const at::Tensor incoming = at::randn({reads ? 3 : layout->rows, 64}).to(at::kBFloat16);
+      at::Tensor out[2];
+      at::Tensor gradient[2];
+      for (int which = 0; which < 2; ++which) {
+        const at::Tensor x = joined.to(which == 0 ? at::kBFloat16 : at::kFloat).clone().requires_grad_();
+        const auto parts = x.chunk(3, 1);
+        const at::Tensor q = reads ? parts[0].index_select(0, rows_of(*layout, last)) : parts[0];
+        const at::Tensor y = attention(q, parts[1], parts[2], layout, {}, options, keys, queries);
+        y.backward(incoming.to(y.scalar_type()));
+        out[which] = y.detach();
+        gradient[which] = x.grad().to(at::kFloat);
+      }
+      EXPECT_EQ(out[0].scalar_type(), cpu::head_kernels() != nullptr ? at::kBFloat16 : at::kFloat);
+      EXPECT_TRUE(at::equal(out[0].to(at::kBFloat16), out[1].to(at::kBFloat16))) << causal << reads;
+      EXPECT_TRUE(at::allclose(gradient[0], gradient[1], 0.02, 0.02)) << causal << reads;
+      EXPECT_GT(gradient[1].abs().max().item<float>(), 1);
+    }
+  }
+}
+
 TEST(Attention, AnExampleWithoutTokensLooksAtItsFirstPosition) {
   const at::Tensor x = at::randn({2, 4, 8});
   at::Tensor mask = at::ones({2, 4}, at::kLong);

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -16,6 +17,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
@@ -108,6 +110,72 @@ TEST(Dense, GeluEqualsLibTorchInDouble) {
       expect_near(x.grad(), x64.grad(), summed, what + " dx");
       expect_near(part.weight.grad(), part64.weight.grad(), summed, what + " dweight");
       expect_near(part.bias.grad(), part64.bias.grad(), summed, what + " dbias");
+    }
+  }
+}
+
+struct Bfloat16 {
+  Bfloat16() {
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  }
+  ~Bfloat16() {
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::clear_cache();
+  }
+};
+
+// Under autocast: products of rounded inputs and weights, results rounded to bfloat16, and sums over rows in float32.
+TEST(Dense, Bfloat16EqualsDoubleOfRoundedNumbers) {
+  const auto rounded = [](const at::Tensor& x) { return leaf(x.detach().to(at::kBFloat16)); };
+  const auto expect_close = [](const at::Tensor& got, const at::Tensor& expected, double relative,
+                               const std::string& what) {
+    ASSERT_EQ(got.sizes(), expected.sizes()) << what;
+    EXPECT_LE(got.detach().to(at::kDouble).sub(expected).abs().max().item<double>(),
+              relative * expected.abs().max().item<double>())
+        << what;
+  };
+  const Bfloat16 autocast;
+  for (const Shape& shape : kShapes) {
+    if (shape.rows < 48) continue;
+    for (const WeightOrder order : {WeightOrder::kOutIn, WeightOrder::kInOut}) {
+      for (const int gelu : {0, 1, 2}) {
+        if (gelu > 0 && shape.outs.size() > 1) continue;
+        const std::string what = fmt::format("{} x {}, {} parts, order {}, gelu {}", shape.rows, shape.in,
+                                             shape.outs.size(), static_cast<int>(order), gelu);
+        const bool out_first = order == WeightOrder::kOutIn;
+        const at::Tensor x = at::randn({shape.rows, shape.in + 5}).narrow(1, 2, shape.in).detach().requires_grad_();
+        const at::Tensor x64 = rounded(x);
+        std::vector<DensePart> parts;
+        std::vector<DensePart> parts64;
+        std::vector<at::Tensor> products;
+        for (const std::int64_t out : shape.outs) {
+          parts.push_back({at::randn({out_first ? out : shape.in, out_first ? shape.in : out}).requires_grad_(),
+                           at::randn({out}).requires_grad_()});
+          parts64.push_back({rounded(parts.back().weight), rounded(parts.back().bias)});
+          const at::Tensor& weight = parts64.back().weight;
+          products.push_back(at::matmul(x64, out_first ? weight.t() : weight).add(parts64.back().bias));
+        }
+        const at::Tensor result = gelu == 0 ? dense(x, parts, order) : dense_gelu(x, parts[0], order, gelu == 2);
+        at::Tensor reference = at::cat(products, 1);
+        if (gelu > 0) reference = at::gelu(reference, gelu == 2 ? "tanh" : "none");
+        EXPECT_EQ(result.scalar_type(), at::kBFloat16);
+        expect_close(result, reference, 0.01, what);
+        {
+          const c10::AutoGradMode no_grad(false);  // another path: nothing is kept
+          EXPECT_TRUE(
+              at::equal(gelu == 0 ? dense(x, parts, order) : dense_gelu(x, parts[0], order, gelu == 2), result));
+        }
+        const at::Tensor incoming = at::randn(result.sizes()).to(at::kBFloat16);
+        result.backward(incoming);
+        reference.backward(incoming.to(at::kDouble));
+        EXPECT_EQ(x.grad().scalar_type(), at::kFloat);
+        expect_close(x.grad(), x64.grad(), 0.02, what + " dx");
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+          expect_close(parts[i].weight.grad(), parts64[i].weight.grad(), 0.02, what + " dweight");
+          expect_close(parts[i].bias.grad(), parts64[i].bias.grad(), gelu == 0 ? 1e-5 : 0.02, what + " dbias");
+        }
+      }
     }
   }
 }

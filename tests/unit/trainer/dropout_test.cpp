@@ -2,6 +2,7 @@
 #include "trainer/kernels/dropout.h"
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -201,6 +202,20 @@ TEST(DropoutKernels, AllInstructionSetsGiveTheSameBits) {
           }
         }
       }
+      const at::Tensor wide = at::randn({columns}).mul(1e-3);
+      wide[columns / 2] = std::numeric_limits<float>::quiet_NaN();
+      at::Tensor halves[2];
+      at::Tensor back[2];
+      for (int which = 0; which < 2; ++which) {
+        const cpu::RowKernels& kernel = which == 0 ? *kernels[0] : *kernels[k];
+        halves[which] = at::empty({columns}, at::kBFloat16);
+        back[which] = at::empty({columns}, at::kFloat);
+        kernel.narrow(wide.const_data_ptr<float>(), halves[which].mutable_data_ptr(), columns);
+        kernel.widen(halves[which].const_data_ptr(), back[which].mutable_data_ptr<float>(), columns);
+      }
+      ASSERT_TRUE(at::equal(halves[0].view(at::kShort), halves[1].view(at::kShort))) << kernels[k]->name;
+      ASSERT_TRUE(at::equal(back[0].view(at::kInt), back[1].view(at::kInt))) << kernels[k]->name;
+      ASSERT_TRUE(at::allclose(back[0], wide, 1.0 / 256, 0, /*equal_nan=*/true));
       for (const std::int64_t first : {0, 3, 8, 21}) {
         const cpu::RowDraw draw{{1, 2}, (5U << 20) + 3, 4, 5, 60000, 2.25F};
         const at::Tensor p = at::randn({columns}).abs();

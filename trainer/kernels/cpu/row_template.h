@@ -180,6 +180,32 @@ static void attention_grad_row(const RowDraw& draw, float* probability, float* g
   }
 }
 
+template <class Lanes, Type kIn, Type kOut>
+static void convert_row(const Stored<kIn>* in, Stored<kOut>* out, std::int64_t count) {
+  std::int64_t i = 0;
+  for (; i + Lanes::kFloats <= count; i += Lanes::kFloats) {
+    Lanes::template store<kOut>(out + i, Lanes::template load<kIn>(in + i));
+  }
+  if (i < count) {
+    Stored<kIn> last_in[Lanes::kFloats] = {};
+    Stored<kOut> last_out[Lanes::kFloats];
+    const auto rest = static_cast<std::size_t>(count - i);
+    __builtin_memcpy(last_in, in + i, rest * sizeof(Stored<kIn>));
+    Lanes::template store<kOut>(last_out, Lanes::template load<kIn>(last_in));
+    __builtin_memcpy(out + i, last_out, rest * sizeof(Stored<kOut>));
+  }
+}
+
+template <class Lanes>
+static void widen_row(const void* from, float* to, std::int64_t count) {
+  convert_row<Lanes, Type::kBfloat16, Type::kFloat>(static_cast<const std::uint16_t*>(from), to, count);
+}
+
+template <class Lanes>
+static void narrow_row(const float* from, void* to, std::int64_t count) {
+  convert_row<Lanes, Type::kFloat, Type::kBfloat16>(from, static_cast<std::uint16_t*>(to), count);
+}
+
 template <class Lanes>
 static constexpr RowKernels make_row_kernels(const char* name) {
   constexpr Type kF = Type::kFloat;
@@ -190,5 +216,7 @@ static constexpr RowKernels make_row_kernels(const char* name) {
            {dropout_row<Lanes, kB, kF>, dropout_row<Lanes, kB, kB>, dropout_row<Lanes, kB, kH>},
            {dropout_row<Lanes, kH, kF>, dropout_row<Lanes, kH, kB>, dropout_row<Lanes, kH, kH>}},
           attention_row<Lanes>,
-          attention_grad_row<Lanes>};
+          attention_grad_row<Lanes>,
+          widen_row<Lanes>,
+          narrow_row<Lanes>};
 }

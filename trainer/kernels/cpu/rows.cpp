@@ -67,6 +67,16 @@ void attention_grad_row(const RowDraw& draw, float* probability, float* gradient
   });
 }
 
+void widen_row(const void* from, float* to, std::int64_t count) {
+  const auto* in = static_cast<const c10::BFloat16*>(from);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(in[i]);
+}
+
+void narrow_row(const float* from, void* to, std::int64_t count) {
+  auto* out = static_cast<c10::BFloat16*>(to);
+  for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<c10::BFloat16>(from[i]);
+}
+
 }  // namespace
 
 const RowKernels& generic_row_kernels() {
@@ -78,7 +88,9 @@ const RowKernels& generic_row_kernels() {
                                         {dropout_row<kB, kF>, dropout_row<kB, kB>, dropout_row<kB, kH>},
                                         {dropout_row<kH, kF>, dropout_row<kH, kB>, dropout_row<kH, kH>}},
                                        attention_row,
-                                       attention_grad_row};
+                                       attention_grad_row,
+                                       widen_row,
+                                       narrow_row};
   return kKernels;
 }
 

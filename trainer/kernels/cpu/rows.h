@@ -42,11 +42,18 @@ using AttentionRow = void (*)(const RowDraw& draw, float* probability, std::int6
 using AttentionGradRow = void (*)(const RowDraw& draw, float* probability, float* gradient, float delta,
                                   std::int64_t first, std::int64_t count);
 
+// bfloat16 numbers as floats, and floats rounded to the nearest bfloat16 (ties to even; every NaN becomes the same
+// one).
+using Widen = void (*)(const void* from, float* to, std::int64_t count);
+using Narrow = void (*)(const float* from, void* to, std::int64_t count);
+
 struct RowKernels {
   const char* name;
   DropoutRow dropout[3][3];  // [Type of input][Type of residual and output]
   AttentionRow attention;
   AttentionGradRow attention_grad;
+  Widen widen;
+  Narrow narrow;
 };
 
 const RowKernels& generic_row_kernels();
