@@ -194,7 +194,7 @@ def measure(options):
         for _ in range(options.repeats):
             runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options))
             runs["peer"].append(run_peer(folder, options))
-        result = {name: figures(each) for name, each in runs.items()}
+        result = {name: figures(each) for name, each in runs.items()} | {"gpu": options.gpu}
     after = ceilings(options.threads, sizes, options.gpu)
     result["ceiling"] = {name: max(value, after[name]) for name, value in before.items()}
     records = [record for run_ in runs["dtrain"] for record in run_["records"][WARM_UP_STEPS:]]
@@ -231,7 +231,7 @@ def table(result):
     row("end of step 1, s, no token store yet", lambda each: each["first_cold"])
     row("end of step 1, s, token store there", lambda each: each["first_warm"])
     row("peak memory of a rank, GB", lambda each: each["peak"] / 1e9)
-    if ours["gpu_peak"] > 0:
+    if result["gpu"]:
         row("peak memory of the GPU, GB", lambda each: each["gpu_peak"] / 1e9)
     row("seconds in all", lambda each: each["wall"], "{:.1f}")
     lines.append(f"{'part of a step, seconds':38}{'dtrain':>22}{'floor here':>22}{'floor/achieved':>16}")
