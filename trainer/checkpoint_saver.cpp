@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <exception>
+#include <memory>
+#include <system_error>
 #include <utility>
 
 #include "core/log.h"
@@ -65,15 +67,21 @@ void CheckpointSaver::save(std::int64_t step, const std::function<CheckpointSnap
   DTRAIN_CHECK(!pending(), "a save of step {} while that of step {} is pending", step, *pending_step_);
   pending_step_ = step;
   if (host_.rank() != 0) return;
-  CheckpointSnapshot taken = snapshot();
-  if (options_.in_background) taken.copy_to_host();
-  outcome_ = std::async(
-      options_.in_background ? std::launch::async : std::launch::deferred,
-      [this, step](CheckpointSnapshot given) {
-        if (options_.in_background) compute_alone();
-        return write(step, std::move(given));
-      },
-      std::move(taken));
+  const auto taken = std::make_shared<CheckpointSnapshot>(snapshot());
+  const auto write_taken = [this, step, taken] { return write(step, std::move(*taken)); };
+  if (options_.in_background) {
+    taken->copy_to_host();
+    try {
+      outcome_ = std::async(std::launch::async, [write_taken] {
+        compute_alone();
+        return write_taken();
+      });
+      return;
+    } catch (const std::system_error& error) {
+      log::warning("no thread for the checkpoint of step {} ({}): the step waits for it", step, error.code().message());
+    }
+  }
+  outcome_ = std::async(std::launch::deferred, write_taken);
 }
 
 std::optional<PublishedCheckpoint> CheckpointSaver::settle(double patience) {
@@ -82,7 +90,7 @@ std::optional<PublishedCheckpoint> CheckpointSaver::settle(double patience) {
   // '.': not done; '!': failed, with a warning; '+': published.
   const std::string said = on_first_rank(host_, "checkpoint published", [&] {
     if (patience < kUntilDone && options_.in_background &&
-        outcome_.wait_for(std::chrono::duration<double>(patience)) != std::future_status::ready) {
+        outcome_.wait_for(std::chrono::duration<double>(patience)) == std::future_status::timeout) {
       return std::string(".");
     }
     const Outcome outcome = outcome_.get();

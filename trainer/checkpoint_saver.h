@@ -50,7 +50,8 @@ class CheckpointSaver {
   // From now on every failure is an Error: no later save will make up for it.
   void stop_on_failure() { options_.warn_on_failure = false; }
 
-  // Collective; nothing may be pending. `snapshot` is called on rank 0 only, before save() returns.
+  // Collective; nothing may be pending. `snapshot` is called on rank 0 only, before save() returns. Where no thread can be
+  // had the next settle() writes.
   void save(std::int64_t step, const std::function<CheckpointSnapshot()>& snapshot);
 
   // Collective. The checkpoint that has been published since the last call, if any, after at most `patience` seconds of

@@ -4,11 +4,13 @@
 
 #include <atomic>
 #include <fstream>
+#include <system_error>
 #include <thread>
 
 #include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "core/file.h"
@@ -106,6 +108,46 @@ TEST(CheckpointSaver, NobodyWaitsWhileTheDiskIsSlow) {
     EXPECT_TRUE(saver.settle(kUntilDone));
   });
   EXPECT_EQ(CheckpointStore(folder.path() / "out").list().size(), 1U);
+}
+
+// Threads cannot be had while it lives: their stacks would not fit the address space.
+class NoThreads {
+ public:
+  NoThreads() {
+    pthread_attr_t attributes;
+    EXPECT_EQ(pthread_getattr_default_np(&attributes), 0);
+    EXPECT_EQ(pthread_attr_getstacksize(&attributes, &before_), 0);
+    set(std::size_t{1} << 60);
+  }
+  ~NoThreads() { set(before_); }
+  NoThreads(const NoThreads&) = delete;
+  NoThreads& operator=(const NoThreads&) = delete;
+
+ private:
+  static void set(std::size_t size) {
+    pthread_attr_t attributes;
+    EXPECT_EQ(pthread_attr_init(&attributes), 0);
+    EXPECT_EQ(pthread_attr_setstacksize(&attributes, size), 0);
+    EXPECT_EQ(pthread_setattr_default_np(&attributes), 0);
+  }
+  std::size_t before_ = 0;
+};
+
+TEST(CheckpointSaver, WithoutAThreadTheStepWrites) {
+  const test::TempFolder folder;
+  const CheckpointStore store(folder.path());
+  run_thread_ranks(1, [&](ThreadRank& rank) {
+    CheckpointSaver saver(store, rank.host, {});
+    {
+      const NoThreads none;
+      EXPECT_THROW(std::thread([] {}), std::system_error);
+      saver.save(1, [] { return snapshot_of(1); });
+    }
+    EXPECT_TRUE(store.list().empty());
+    EXPECT_TRUE(saver.settle(0));
+  });
+  ASSERT_EQ(store.list().size(), 1U);
+  EXPECT_EQ(checkpoint_damage(store.list()[0].folder), "");
 }
 
 TEST(CheckpointSaver, AFailureIsAnErrorOnAllRanks) {
