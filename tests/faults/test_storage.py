@@ -424,7 +424,7 @@ def test_killed_program_resumes(row, tmp_path, tiny_bert):
 def test_retention(row, tmp_path):
     folder = pathlib.Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
     for limit in row.tries(4, 4):
-        (report,) = storage.ask(["rotate", limit + 1], [folder / f"dtrain-rotate-{os.getpid()}"])
+        (report,) = storage.ask(["rotate", limit + 1], [folder / f"rotated-{os.getpid()}"])
         assert report == {"sequences": 9, "wrong": 0}, report
         row.passed()
 
