@@ -73,11 +73,12 @@ class HeadLoop : public torch::CustomClassHolder {
   // The kernels for this instruction set and head size; null: the body of run() works with LibTorch's operations.
   [[nodiscard]] const cpu::HeadKernels* kernels() const { return kernels_; }
 
-  // Calls body(head, staging, scratch) for every head of every example.
+  // Calls body(head, staging, scratch) for every head of every example; `type` is that of q.
   template <class Body>
-  void run_kernels(const Body& body) const {
+  void run_kernels(at::ScalarType type, const Body& body) const {
     const std::int64_t scratch = cpu::head_scratch(longest_, head_size_);
-    const auto needed = static_cast<std::size_t>(scratch + kStaged * std::max(longest_, most_queries_) * head_size_);
+    const std::int64_t staged = type == at::kFloat ? 0 : kStaged * std::max(longest_, most_queries_) * head_size_;
+    const auto needed = static_cast<std::size_t>(scratch + staged);
     cpu::parallel_tasks(layout_->batch * options_.num_heads, [&](std::int64_t task) {
       static thread_local std::vector<float> space;
       if (space.size() < needed) space.resize(needed);
@@ -250,7 +251,7 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     at::Tensor out = loop->make_queries(q);
     if (loop->kernels() != nullptr) {
       const at::Tensor moments = loop->make_moments(q);
-      loop->run_kernels([&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
+      loop->run_kernels(q.scalar_type(), [&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
         const cpu::HeadInputs in = loop->inputs(q, k, v, head, staging);
         const cpu::Rows result = staging.write(out, head.queries);
         loop->kernels()->forward(in, result, HeadLoop::moments_of(moments, head), scratch);
@@ -294,7 +295,7 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor& dk = parts[parts.size() - 2];
     const at::Tensor& dv = parts.back();
     if (loop->kernels() != nullptr) {
-      loop->run_kernels([&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
+      loop->run_kernels(q.scalar_type(), [&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
         const cpu::HeadInputs in = loop->inputs(q, k, v, head, staging);
         const cpu::HeadGradients pass{staging.read(saved[3], head.queries), staging.read(dout, head.queries),
                                       HeadLoop::moments_of(saved[4], head), staging.write(dq, head.queries),

@@ -17,13 +17,10 @@
 #include "trainer/kernels/cpu/dense.h"
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/dense_bfloat16.h"
-#include "trainer/kernels/row_sums.h"
+#include "trainer/kernels/dense_shared.h"
 
 namespace dtrain {
 namespace {
-
-// Packing the weights pays from here on.
-constexpr std::int64_t kFewestRows = 48;
 
 // Rows given to a thread at once: few enough that 590 KiB of results (1,536 columns) stay in the cache.
 std::int64_t rows_at_once(std::int64_t rows, std::int64_t tile_rows) {
@@ -115,27 +112,9 @@ std::vector<float> joined(const std::vector<at::Tensor>& biases) {
   return values;
 }
 
-// What backward of both functions does once the gradient of the product, [rows, sum of outs], is there.
-torch::autograd::variable_list product_gradients(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
-                                                 const std::vector<at::Tensor>& weights, const at::Tensor& dy,
-                                                 const at::Tensor& dbias, WeightOrder order) {
-  const std::size_t parts = weights.size();
-  torch::autograd::variable_list result(1 + 2 * parts);
-  if (ctx->needs_input_grad(0)) {
-    result[0] = PackedWeights(*cpu::dense_kernels(), weights, order, /*forward=*/false).times(dy);
-  }
-  std::int64_t first = 0;
-  at::Tensor all;
-  for (std::size_t i = 0; i < parts; ++i) {
-    const std::int64_t out = weights[i].size(order == WeightOrder::kOutIn ? 0 : 1);
-    if (ctx->needs_input_grad(1 + i)) {
-      if (!all.defined()) all = order == WeightOrder::kOutIn ? at::mm(dy.t(), x) : at::mm(x.t(), dy);
-      result[1 + i] = all.narrow(order == WeightOrder::kOutIn ? 0 : 1, first, out);
-    }
-    if (ctx->needs_input_grad(1 + parts + i)) result[1 + parts + i] = dbias.narrow(0, first, out);
-    first += out;
-  }
-  return result;
+// The gradient of x from that of the product.
+at::Tensor input_gradient(const at::Tensor& dy, const std::vector<at::Tensor>& weights, WeightOrder order) {
+  return PackedWeights(*cpu::dense_kernels(), weights, order, /*forward=*/false).times(dy);
 }
 
 std::vector<at::Tensor> slice(const torch::autograd::variable_list& list, std::size_t first, std::size_t count) {
@@ -167,7 +146,8 @@ class Dense : public torch::autograd::Function<Dense> {
     const at::Tensor dbias = sum_rows(kernels, dy.size(0), columns, [&](std::int64_t row, float* sums) {
       kernels.add_to(sums, rows + row * columns, columns);
     });
-    torch::autograd::variable_list result = product_gradients(ctx, saved[0], weights, dy, dbias, order);
+    torch::autograd::variable_list result =
+        product_gradients(ctx, saved[0], weights, dy, dbias, order, [&] { return input_gradient(dy, weights, order); });
     result.emplace_back();  // of `order`
     return result;
   }
@@ -209,8 +189,9 @@ class DenseGelu : public torch::autograd::Function<DenseGelu> {
       const std::int64_t at = row * columns;
       kernels.gelu_backward(form, x + at, from + at, to + at, sums, columns);
     });
-    torch::autograd::variable_list result = product_gradients(
-        ctx, saved[0], {saved[1]}, dy, dbias, static_cast<WeightOrder>(ctx->saved_data["order"].toInt()));
+    const auto order = static_cast<WeightOrder>(ctx->saved_data["order"].toInt());
+    torch::autograd::variable_list result = product_gradients(ctx, saved[0], {saved[1]}, dy, dbias, order,
+                                                              [&] { return input_gradient(dy, {saved[1]}, order); });
     result.resize(result.size() + 3);  // of `order`, `form` and `keep`
     return result;
   }
@@ -264,12 +245,7 @@ at::Tensor plain(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
 
 at::Tensor dense(const at::Tensor& x, const std::vector<DensePart>& parts, WeightOrder order) {
   if (fits_bfloat16(x, parts)) return dense_bfloat16(x, parts, order);
-  std::vector<at::Tensor> weights;
-  std::vector<at::Tensor> biases;
-  for (const DensePart& part : parts) {
-    weights.push_back(part.weight);
-    biases.push_back(part.bias);
-  }
+  const auto [weights, biases] = DenseTensors(parts);
   if (!fits_kernels(x, parts)) {
     if (parts.size() == 1) return plain(x, weights[0], biases[0], order);
     return plain(x, at::cat(weights, order == WeightOrder::kOutIn ? 0 : 1), at::cat(biases), order);

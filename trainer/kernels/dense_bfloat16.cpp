@@ -18,12 +18,11 @@
 #include "trainer/kernels/cpu/dense.h"
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/cpu/rows.h"
-#include "trainer/kernels/row_sums.h"
+#include "trainer/kernels/dense_shared.h"
 
 namespace dtrain {
 namespace {
 
-constexpr std::int64_t kFewestRows = 48;
 constexpr std::int64_t kGrain = 16384;  // elements; about 10 microseconds of one core
 
 // At most a sixteenth more: few enough shapes, and on average 3 % of the work.
@@ -146,31 +145,18 @@ class DenseBfloat16 : public torch::autograd::Function<DenseBfloat16> {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor& left = saved[0];
     const std::vector<at::Tensor> weights(saved.begin() + 2, saved.end());
-    const std::size_t parts = weights.size();
     const auto order = static_cast<WeightOrder>(ctx->saved_data["order"].toInt());
-    const bool out_first = order == WeightOrder::kOutIn;
     const std::int64_t rows = ctx->saved_data["rows"].toInt();
     const at::Tensor incoming = gradients[0].contiguous();
     const at::Tensor dy = at::empty({left.size(0), incoming.size(1)}, at::kBFloat16);
     const at::Tensor dbias = product_gradient(incoming, saved[1], ctx->saved_data["gelu"].toInt(), dy);
     clear_rows_from(dy, rows);
 
-    torch::autograd::variable_list result(1 + 2 * parts + 2);  // of `shape` and `keep`: none
-    if (ctx->needs_input_grad(0)) {
+    torch::autograd::variable_list result = product_gradients(ctx, left, weights, dy, dbias, order, [&] {
       const at::Tensor right = joined_weights(weights, order);
-      result[0] = at::mm(dy, out_first ? right : right.t()).narrow(0, 0, rows);
-    }
-    at::Tensor all;
-    std::int64_t first = 0;
-    for (std::size_t i = 0; i < parts; ++i) {
-      const std::int64_t out = weights[i].size(out_first ? 0 : 1);
-      if (ctx->needs_input_grad(1 + i)) {
-        if (!all.defined()) all = out_first ? at::mm(dy.t(), left) : at::mm(left.t(), dy);
-        result[1 + i] = all.narrow(out_first ? 0 : 1, first, out).to(at::kFloat);
-      }
-      if (ctx->needs_input_grad(1 + parts + i)) result[1 + parts + i] = dbias.narrow(0, first, out);
-      first += out;
-    }
+      return at::mm(dy, order == WeightOrder::kOutIn ? right : right.t()).narrow(0, 0, rows);
+    });
+    result.resize(result.size() + 2);  // of `shape` and `keep`
     return result;
   }
 
@@ -213,12 +199,7 @@ class DenseBfloat16 : public torch::autograd::Function<DenseBfloat16> {
 };
 
 at::Tensor apply(const at::Tensor& x, const std::vector<DensePart>& parts, const Shape& shape) {
-  std::vector<at::Tensor> weights;
-  std::vector<at::Tensor> biases;
-  for (const DensePart& part : parts) {
-    weights.push_back(part.weight);
-    biases.push_back(part.bias);
-  }
+  const auto [weights, biases] = DenseTensors(parts);
   return DenseBfloat16::apply(x, at::TensorList(weights), at::TensorList(biases), shape, c10::GradMode::is_enabled());
 }
 

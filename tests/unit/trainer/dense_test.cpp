@@ -8,7 +8,6 @@
 
 #include <gtest/gtest.h>
 
-#include <ATen/autocast_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -27,6 +26,7 @@
 
 #include "trainer/kernels/cpu/dense.h"
 #include "trainer/kernels/embedding.h"
+#include "trainer/precision.h"
 
 namespace dtrain {
 namespace {
@@ -50,6 +50,20 @@ struct Shape {
 const std::vector<Shape> kShapes{{48, 32, {32}},  {97, 64, {32, 64}}, {131, 416, {96, 96, 96}}, {600, 800, {64}},
                                  {203, 33, {32}}, {50, 64, {7}},      {3, 64, {64, 64}},        {1, 32, {96}}};
 
+// The parts of a layer with random numbers, and the same in double as `copy` makes them.
+struct RandomParts {
+  RandomParts(const Shape& shape, WeightOrder order, at::Tensor (*copy)(const at::Tensor&)) {
+    const bool out_first = order == WeightOrder::kOutIn;
+    for (const std::int64_t out : shape.outs) {
+      parts.push_back({at::randn({out_first ? out : shape.in, out_first ? shape.in : out}).requires_grad_(),
+                       at::randn({out}).requires_grad_()});
+      parts64.push_back({copy(parts.back().weight), copy(parts.back().bias)});
+    }
+  }
+  std::vector<DensePart> parts;
+  std::vector<DensePart> parts64;
+};
+
 TEST(Dense, EqualsLinearInDouble) {
   for (const Shape& shape : kShapes) {
     for (const WeightOrder order : {WeightOrder::kOutIn, WeightOrder::kInOut}) {
@@ -57,16 +71,10 @@ TEST(Dense, EqualsLinearInDouble) {
           fmt::format("{} x {}, {} parts, order {}", shape.rows, shape.in, shape.outs.size(), static_cast<int>(order));
       const at::Tensor x = at::randn({shape.rows, shape.in + 5}).narrow(1, 2, shape.in).detach().requires_grad_();
       const at::Tensor x64 = leaf(x);
-      std::vector<DensePart> parts;
-      std::vector<DensePart> parts64;
+      const auto [parts, parts64] = RandomParts(shape, order, leaf);
       std::vector<at::Tensor> expected;
-      for (const std::int64_t out : shape.outs) {
-        const bool out_first = order == WeightOrder::kOutIn;
-        parts.push_back({at::randn({out_first ? out : shape.in, out_first ? shape.in : out}).requires_grad_(),
-                         at::randn({out}).requires_grad_()});
-        parts64.push_back({leaf(parts.back().weight), leaf(parts.back().bias)});
-        const at::Tensor& weight = parts64.back().weight;
-        expected.push_back(at::linear(x64, out_first ? weight : weight.t(), parts64.back().bias));
+      for (const auto& [weight, bias] : parts64) {
+        expected.push_back(at::linear(x64, order == WeightOrder::kOutIn ? weight : weight.t(), bias));
       }
       const at::Tensor result = dense(x, parts, order);
       const at::Tensor reference = at::cat(expected, 1);
@@ -114,17 +122,6 @@ TEST(Dense, GeluEqualsLibTorchInDouble) {
   }
 }
 
-struct Bfloat16 {
-  Bfloat16() {
-    at::autocast::set_autocast_enabled(at::kCPU, true);
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  }
-  ~Bfloat16() {
-    at::autocast::set_autocast_enabled(at::kCPU, false);
-    at::autocast::clear_cache();
-  }
-};
-
 // Under autocast: products of rounded inputs and weights, results rounded to bfloat16, and sums over rows in float32.
 TEST(Dense, Bfloat16EqualsDoubleOfRoundedNumbers) {
   const auto rounded = [](const at::Tensor& x) { return leaf(x.detach().to(at::kBFloat16)); };
@@ -135,7 +132,7 @@ TEST(Dense, Bfloat16EqualsDoubleOfRoundedNumbers) {
               relative * expected.abs().max().item<double>())
         << what;
   };
-  const Bfloat16 autocast;
+  const AutocastScope autocast(c10::kCPU, Precision::kBfloat16);
   for (const Shape& shape : kShapes) {
     if (shape.rows < 48) continue;
     for (const WeightOrder order : {WeightOrder::kOutIn, WeightOrder::kInOut}) {
@@ -143,18 +140,12 @@ TEST(Dense, Bfloat16EqualsDoubleOfRoundedNumbers) {
         if (gelu > 0 && shape.outs.size() > 1) continue;
         const std::string what = fmt::format("{} x {}, {} parts, order {}, gelu {}", shape.rows, shape.in,
                                              shape.outs.size(), static_cast<int>(order), gelu);
-        const bool out_first = order == WeightOrder::kOutIn;
         const at::Tensor x = at::randn({shape.rows, shape.in + 5}).narrow(1, 2, shape.in).detach().requires_grad_();
         const at::Tensor x64 = rounded(x);
-        std::vector<DensePart> parts;
-        std::vector<DensePart> parts64;
+        const auto [parts, parts64] = RandomParts(shape, order, rounded);
         std::vector<at::Tensor> products;
-        for (const std::int64_t out : shape.outs) {
-          parts.push_back({at::randn({out_first ? out : shape.in, out_first ? shape.in : out}).requires_grad_(),
-                           at::randn({out}).requires_grad_()});
-          parts64.push_back({rounded(parts.back().weight), rounded(parts.back().bias)});
-          const at::Tensor& weight = parts64.back().weight;
-          products.push_back(at::matmul(x64, out_first ? weight.t() : weight).add(parts64.back().bias));
+        for (const auto& [weight, bias] : parts64) {
+          products.push_back(at::matmul(x64, order == WeightOrder::kOutIn ? weight.t() : weight).add(bias));
         }
         const at::Tensor result = gelu == 0 ? dense(x, parts, order) : dense_gelu(x, parts[0], order, gelu == 2);
         at::Tensor reference = at::cat(products, 1);
