@@ -7,6 +7,7 @@ that this machine could need for it, from ceilings measured in the same run. Tim
 printed a line; parts of a step from dtrain's log.jsonl (on a GPU: of the host, which runs ahead). Machines are noisy: look at the spread before the median.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -51,13 +52,14 @@ class GpuMemory:
         self.thread.join()
 
 
-def run(line, threads, environment):
+def run(line, options, environment):
     """Starts a process; returns (times at which steps ended, evaluation, peak bytes, seconds in all)."""
     start = time.monotonic()
+    threads = options.threads // options.ranks
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | environment)
     steps, evaluation, text = [], {}, []
-    with GpuMemory() as memory:
+    with GpuMemory() if options.gpu else contextlib.nullcontext() as memory:
         for output in process.stdout:
             text.append(output)
             if re.search(r"^bench step|\bstep +\d+/\d+ loss ", output):
@@ -69,12 +71,13 @@ def run(line, threads, environment):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0 or len(steps) <= WARM_UP_STEPS:
         sys.exit(f"{line} failed with {process.returncode}:\n" + "".join(text[-30:]))
-    return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "gpu_peak": memory.peak, "wall": time.monotonic() - start}
+    return {"steps": steps, "evaluation": evaluation, "peak": usage.ru_maxrss * 1024, "gpu_peak": memory.peak if memory else 0,
+            "wall": time.monotonic() - start}
 
 
 def run_dtrain(program, folder, options, environment=None):
     mpirun = ["mpirun", "--oversubscribe", "-np", str(options.ranks)] if options.ranks > 1 else []
-    result = run(mpirun + [str(program), str(folder / "dtrain.toml")], options.threads // options.ranks, environment or {})
+    result = run(mpirun + [str(program), str(folder / "dtrain.toml")], options, environment or {})
     records = [json.loads(line) for line in (folder / "dtrain" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return result | {"evaluation": next(record for record in records if "eval_loss" in record),
                      "records": [record for record in records if "seconds" in record]}
@@ -82,8 +85,7 @@ def run_dtrain(program, folder, options, environment=None):
 
 def run_peer(folder, options):
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", str(options.ranks)] if options.ranks > 1 else []
-    return run([sys.executable] + torchrun + [str(ROOT / "bench" / "peer.py"), str(folder / "peer.json")],
-               options.threads // options.ranks, {})
+    return run([sys.executable] + torchrun + [str(ROOT / "bench" / "peer.py"), str(folder / "peer.json")], options, {})
 
 
 def ceilings(threads, sizes, gpu):
@@ -194,7 +196,7 @@ def measure(options):
         for _ in range(options.repeats):
             runs["dtrain"].append(run_dtrain(ROOT / options.build / "dtrain", folder, options))
             runs["peer"].append(run_peer(folder, options))
-        result = {name: figures(each) for name, each in runs.items()} | {"gpu": options.gpu}
+        result = {name: figures(each) for name, each in runs.items()}
     after = ceilings(options.threads, sizes, options.gpu)
     result["ceiling"] = {name: max(value, after[name]) for name, value in before.items()}
     records = [record for run_ in runs["dtrain"] for record in run_["records"][WARM_UP_STEPS:]]
@@ -231,7 +233,7 @@ def table(result):
     row("end of step 1, s, no token store yet", lambda each: each["first_cold"])
     row("end of step 1, s, token store there", lambda each: each["first_warm"])
     row("peak memory of a rank, GB", lambda each: each["peak"] / 1e9)
-    if result["gpu"]:
+    if ours["gpu_peak"] > 0:
         row("peak memory of the GPU, GB", lambda each: each["gpu_peak"] / 1e9)
     row("seconds in all", lambda each: each["wall"], "{:.1f}")
     lines.append(f"{'part of a step, seconds':38}{'dtrain':>22}{'floor here':>22}{'floor/achieved':>16}")
