@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,13 +20,13 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/util/BFloat16.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
 #include "trainer/kernels/cpu/heads.h"
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/cpu/rows.h"
+#include "trainer/kernels/dense_bfloat16.h"
 
 namespace dtrain {
 namespace {
@@ -38,9 +39,6 @@ at::Tensor causal_mask(std::int64_t length) {
 std::uint32_t row_number(std::int64_t head, std::int64_t position) {
   return static_cast<std::uint32_t>((head << 20) + position);
 }
-
-constexpr std::int64_t kHeadSizeUnit = 16;  // of the kernels
-constexpr std::int64_t kStaged = 8;         // q, k, v, the result, and the gradients of the four
 
 // What forward and backward share: who looks at whom, and the computation of the probabilities of one head.
 class HeadLoop : public torch::CustomClassHolder {
@@ -58,7 +56,8 @@ class HeadLoop : public torch::CustomClassHolder {
     }
     for (const TokenSpan& span : layout_->spans) longest_ = std::max(longest_, span.count);
     for (const TokenSpan& span : queries_->spans) most_queries_ = std::max(most_queries_, span.count);
-    if (head_size_ % kHeadSizeUnit == 0) kernels_ = cpu::head_kernels();
+    if (head_size_ % cpu::kHeadSizeUnit<float> == 0) kernels_ = cpu::head_kernels();
+    if (head_size_ % cpu::kHeadSizeUnit<cpu::Bfloat16> == 0) bfloat16_kernels_ = cpu::bfloat16_head_kernels();
     if (kernels_ == nullptr && options.causal && queries_ == layout_) causal_ = causal_mask(longest_);
   }
 
@@ -71,75 +70,48 @@ class HeadLoop : public torch::CustomClassHolder {
   };
 
   // The kernels for this instruction set and head size; null: the body of run() works with LibTorch's operations.
-  [[nodiscard]] const cpu::HeadKernels* kernels() const { return kernels_; }
+  template <class Number>
+  [[nodiscard]] const cpu::HeadKernelsOf<Number>* kernels() const {
+    if constexpr (std::is_same_v<Number, float>) {
+      return kernels_;
+    } else {
+      return bfloat16_kernels_;
+    }
+  }
 
-  // Calls body(head, staging, scratch) for every head of every example; `type` is that of q.
-  template <class Body>
-  void run_kernels(at::ScalarType type, const Body& body) const {
-    const std::int64_t scratch = cpu::head_scratch(longest_, head_size_);
-    const std::int64_t staged = type == at::kFloat ? 0 : kStaged * std::max(longest_, most_queries_) * head_size_;
-    const auto needed = static_cast<std::size_t>(scratch + staged);
+  [[nodiscard]] bool has_kernels(at::ScalarType type) const {
+    return type == at::kFloat ? kernels_ != nullptr : type == at::kBFloat16 && bfloat16_kernels_ != nullptr;
+  }
+
+  // Calls body(head, scratch) for every head of every example.
+  template <class Number, class Body>
+  void run_kernels(const Body& body) const {
+    const auto needed = static_cast<std::size_t>(cpu::head_scratch<Number>(longest_, head_size_));
     cpu::parallel_tasks(layout_->batch * options_.num_heads, [&](std::int64_t task) {
       static thread_local std::vector<float> space;
       if (space.size() < needed) space.resize(needed);
-      const Head head = head_of(task);
-      Staging staging(head.head * head_size_, head_size_, space.data() + scratch);
-      body(head, staging, space.data());
+      body(head_of(task), space.data());
     });
   }
 
-  // The columns of one head as the kernels take them: floats, in place, or for bfloat16 in `space`.
-  class Staging {
-   public:
-    Staging(std::int64_t first_column, std::int64_t columns, float* space)
-        : first_column_(first_column), columns_(columns), space_(space) {}
+  // The columns of one head in the rows of one example.
+  template <class Number>
+  [[nodiscard]] cpu::RowsOf<Number> rows(const at::Tensor& whole, const Head& head, const TokenSpan& span) const {
+    return {static_cast<Number*>(whole.mutable_data_ptr()) + start(whole, head, span), whole.stride(0)};
+  }
+  template <class Number>
+  [[nodiscard]] cpu::RowsOf<const Number> const_rows(const at::Tensor& whole, const Head& head,
+                                                     const TokenSpan& span) const {
+    return {static_cast<const Number*>(whole.const_data_ptr()) + start(whole, head, span), whole.stride(0)};
+  }
 
-    cpu::ConstRows read(const at::Tensor& whole, const TokenSpan& span) {
-      if (whole.scalar_type() == at::kFloat)
-        return {whole.const_data_ptr<float>() + start(whole, span), whole.stride(0)};
-      const auto* from = whole.const_data_ptr<c10::BFloat16>() + start(whole, span);
-      const cpu::Rows rows = next(span.count);
-      for (std::int64_t i = 0; i < span.count; ++i) {
-        cpu::row_kernels().widen(from + i * whole.stride(0), rows.data + i * columns_, columns_);
-      }
-      return {rows.data, rows.stride};
-    }
-
-    // Where the kernel writes; finish() brings it where it belongs.
-    cpu::Rows write(const at::Tensor& whole, const TokenSpan& span) {
-      if (whole.scalar_type() == at::kFloat) {
-        return {whole.mutable_data_ptr<float>() + start(whole, span), whole.stride(0)};
-      }
-      return next(span.count);
-    }
-    void finish(const at::Tensor& whole, const TokenSpan& span, const cpu::Rows& rows) const {
-      if (whole.scalar_type() == at::kFloat) return;
-      auto* to = whole.mutable_data_ptr<c10::BFloat16>() + start(whole, span);
-      for (std::int64_t i = 0; i < span.count; ++i) {
-        cpu::row_kernels().narrow(rows.data + i * rows.stride, to + i * whole.stride(0), columns_);
-      }
-    }
-
-   private:
-    [[nodiscard]] std::int64_t start(const at::Tensor& whole, const TokenSpan& span) const {
-      return span.row * whole.stride(0) + first_column_;
-    }
-    cpu::Rows next(std::int64_t rows) {
-      const cpu::Rows result{space_, columns_};
-      space_ += rows * columns_;
-      return result;
-    }
-
-    std::int64_t first_column_, columns_;
-    float* space_;
-  };
-
-  [[nodiscard]] cpu::HeadInputs inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Head& head,
-                                       Staging& staging) const {
-    cpu::HeadInputs in;
-    in.q = staging.read(q, head.queries);
-    in.k = staging.read(k, head.keys);
-    in.v = staging.read(v, head.keys);
+  template <class Number>
+  [[nodiscard]] cpu::HeadInputsOf<Number> inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                                 const Head& head) const {
+    cpu::HeadInputsOf<Number> in;
+    in.q = const_rows<Number>(q, head, head.queries);
+    in.k = const_rows<Number>(k, head, head.keys);
+    in.v = const_rows<Number>(v, head, head.keys);
     in.queries = head.queries.count;
     in.keys = head.keys.count;
     in.head_size = head_size_;
@@ -224,11 +196,16 @@ class HeadLoop : public torch::CustomClassHolder {
   }
 
  private:
+  [[nodiscard]] std::int64_t start(const at::Tensor& whole, const Head& head, const TokenSpan& span) const {
+    return span.row * whole.stride(0) + head.head * head_size_;
+  }
+
   // Zeros where a row may belong to no span.
   static at::Tensor make(std::int64_t rows, std::int64_t columns, const TokenLayout& layout, at::ScalarType type) {
     const bool all = std::all_of(layout.spans.begin(), layout.spans.end(),
                                  [&](const TokenSpan& span) { return layout.packed || span.count == layout.length; });
-    return all ? at::empty({rows, columns}, type) : at::zeros({rows, columns}, type);
+    if (!all) return at::zeros({rows, columns}, type);
+    return type == at::kBFloat16 ? bfloat16_rows(rows, columns) : at::empty({rows, columns}, type);
   }
 
   TokenLayoutPtr layout_;
@@ -242,21 +219,44 @@ class HeadLoop : public torch::CustomClassHolder {
   PhiloxKey key_{};
   at::Tensor causal_;
   const cpu::HeadKernels* kernels_ = nullptr;
+  const cpu::Bfloat16HeadKernels* bfloat16_kernels_ = nullptr;
 };
+
+struct Gradients {
+  at::Tensor dq, dk, dv;
+};
+
+template <class Number>
+void run_forward(const HeadLoop& loop, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                 const at::Tensor& out, const at::Tensor& moments) {
+  loop.run_kernels<Number>([&](const HeadLoop::Head& head, float* scratch) {
+    loop.kernels<Number>()->forward(loop.inputs<Number>(q, k, v, head), loop.rows<Number>(out, head, head.queries),
+                                    HeadLoop::moments_of(moments, head), scratch);
+  });
+}
+
+// `saved`: q, k, v, the result and the moments.
+template <class Number>
+void run_backward(const HeadLoop& loop, const torch::autograd::variable_list& saved, const at::Tensor& dout,
+                  const Gradients& gradients) {
+  loop.run_kernels<Number>([&](const HeadLoop::Head& head, float* scratch) {
+    loop.kernels<Number>()->backward(
+        loop.inputs<Number>(saved[0], saved[1], saved[2], head),
+        {loop.const_rows<Number>(saved[3], head, head.queries), loop.const_rows<Number>(dout, head, head.queries),
+         HeadLoop::moments_of(saved[4], head), loop.rows<Number>(gradients.dq, head, head.queries),
+         loop.rows<Number>(gradients.dk, head, head.keys), loop.rows<Number>(gradients.dv, head, head.keys)},
+        scratch);
+  });
+}
 
 class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const c10::intrusive_ptr<HeadLoop>& loop) {
     at::Tensor out = loop->make_queries(q);
-    if (loop->kernels() != nullptr) {
+    if (loop->has_kernels(q.scalar_type())) {
       const at::Tensor moments = loop->make_moments(q);
-      loop->run_kernels(q.scalar_type(), [&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
-        const cpu::HeadInputs in = loop->inputs(q, k, v, head, staging);
-        const cpu::Rows result = staging.write(out, head.queries);
-        loop->kernels()->forward(in, result, HeadLoop::moments_of(moments, head), scratch);
-        staging.finish(out, head.queries, result);
-      });
+      (q.scalar_type() == at::kFloat ? run_forward<float> : run_forward<cpu::Bfloat16>)(*loop, q, k, v, out, moments);
       ctx->save_for_backward({q, k, v, out, moments});
       ctx->saved_data["loop"] = at::IValue::make_capsule(loop);
       return out;
@@ -294,17 +294,9 @@ class HeadwiseAttention : public torch::autograd::Function<HeadwiseAttention> {
     const at::Tensor dq = joined ? parts[0] : loop->make_queries(q);
     const at::Tensor& dk = parts[parts.size() - 2];
     const at::Tensor& dv = parts.back();
-    if (loop->kernels() != nullptr) {
-      loop->run_kernels(q.scalar_type(), [&](const HeadLoop::Head& head, HeadLoop::Staging& staging, float* scratch) {
-        const cpu::HeadInputs in = loop->inputs(q, k, v, head, staging);
-        const cpu::HeadGradients pass{staging.read(saved[3], head.queries), staging.read(dout, head.queries),
-                                      HeadLoop::moments_of(saved[4], head), staging.write(dq, head.queries),
-                                      staging.write(dk, head.keys),         staging.write(dv, head.keys)};
-        loop->kernels()->backward(in, pass, scratch);
-        staging.finish(dq, head.queries, pass.dq);
-        staging.finish(dk, head.keys, pass.dk);
-        staging.finish(dv, head.keys, pass.dv);
-      });
+    if (loop->has_kernels(q.scalar_type())) {
+      (q.scalar_type() == at::kFloat ? run_backward<float> : run_backward<cpu::Bfloat16>)(*loop, saved, dout,
+                                                                                          {dq, dk, dv});
       return {dq, dk, dv, {}};
     }
     loop->run([&](const HeadLoop::Head& head, at::Tensor p, at::Tensor g) {
@@ -393,8 +385,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   }
   if (keys.active() && dropout_threshold(options.dropout) == 65536) return at::zeros_like(q, at::kFloat);
   const auto loop = c10::make_intrusive<HeadLoop>(layout, queries, options, width, keys);
-  const at::ScalarType type =
-      loop->kernels() != nullptr && q.scalar_type() == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType type = loop->has_kernels(q.scalar_type()) ? q.scalar_type() : at::kFloat;
   return HeadwiseAttention::apply(q.to(type), k.to(type), v.to(type), loop);
 }
 

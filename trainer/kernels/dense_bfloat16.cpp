@@ -60,9 +60,16 @@ void clear_rows_from(const at::Tensor& x, std::int64_t row) {
   if (row < x.size(0)) x.narrow(0, row, x.size(0) - row).zero_();
 }
 
-// [rows rounded up, columns] bfloat16, zeros below.
+// [rows rounded up, columns] bfloat16: `x` with as many rows more as there are behind it, or a copy with zeros below.
 at::Tensor rounded(const at::Tensor& x) {
-  at::Tensor result = at::empty({rounded_rows(x.size(0)), x.size(1)}, at::kBFloat16);
+  const std::int64_t rows = rounded_rows(x.size(0));
+  const std::int64_t columns = x.size(1);
+  const std::int64_t end = x.storage_offset() + rows * columns;
+  if (x.scalar_type() == at::kBFloat16 && x.stride(0) == columns &&
+      x.storage().nbytes() >= static_cast<std::size_t>(end) * sizeof(c10::BFloat16)) {
+    return x.as_strided({rows, columns}, {columns, 1});
+  }
+  at::Tensor result = at::empty({rows, columns}, at::kBFloat16);
   round_rows(x, result, 0, 0);
   clear_rows_from(result, x.size(0));
   return result;
@@ -130,7 +137,7 @@ class DenseBfloat16 : public torch::autograd::Function<DenseBfloat16> {
         shape.order == WeightOrder::kOutIn ? at::linear(left, right, bias) : at::addmm(bias, left, right);
     const at::Tensor result = shape.gelu ? activated(product, x.size(0), *shape.gelu, keep) : product;
     if (keep) {
-      torch::autograd::variable_list saved{left, shape.gelu ? product : at::Tensor()};
+      torch::autograd::variable_list saved{left, shape.gelu ? product : at::Tensor(), right};
       saved.insert(saved.end(), weights.begin(), weights.end());
       ctx->save_for_backward(saved);
       ctx->saved_data["rows"] = x.size(0);
@@ -144,7 +151,7 @@ class DenseBfloat16 : public torch::autograd::Function<DenseBfloat16> {
                                                  torch::autograd::variable_list gradients) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor& left = saved[0];
-    const std::vector<at::Tensor> weights(saved.begin() + 2, saved.end());
+    const std::vector<at::Tensor> weights(saved.begin() + 3, saved.end());
     const auto order = static_cast<WeightOrder>(ctx->saved_data["order"].toInt());
     const std::int64_t rows = ctx->saved_data["rows"].toInt();
     const at::Tensor incoming = gradients[0].contiguous();
@@ -152,8 +159,8 @@ class DenseBfloat16 : public torch::autograd::Function<DenseBfloat16> {
     const at::Tensor dbias = product_gradient(incoming, saved[1], ctx->saved_data["gelu"].toInt(), dy);
     clear_rows_from(dy, rows);
 
+    const at::Tensor& right = saved[2];
     torch::autograd::variable_list result = product_gradients(ctx, left, weights, dy, dbias, order, [&] {
-      const at::Tensor right = joined_weights(weights, order);
       return at::mm(dy, order == WeightOrder::kOutIn ? right : right.t()).narrow(0, 0, rows);
     });
     result.resize(result.size() + 2);  // of `shape` and `keep`
@@ -164,7 +171,7 @@ class DenseBfloat16 : public torch::autograd::Function<DenseBfloat16> {
   // gelu(product) of the first `rows` rows; in place unless the product is to be kept.
   static at::Tensor activated(const at::Tensor& product, std::int64_t rows, cpu::Gelu form, bool keep) {
     const std::int64_t columns = product.size(1);
-    const at::Tensor result = keep ? at::empty({rows, columns}, at::kBFloat16) : product;
+    const at::Tensor result = keep ? bfloat16_rows(rows, columns) : product;
     auto* to = result.mutable_data_ptr<c10::BFloat16>();
     cpu::parallel_for(rows, std::max<std::int64_t>(1, kGrain / columns), [&](std::int64_t begin, std::int64_t end) {
       const Floats floats(columns);
@@ -204,6 +211,12 @@ at::Tensor apply(const at::Tensor& x, const std::vector<DensePart>& parts, const
 }
 
 }  // namespace
+
+at::Tensor bfloat16_rows(std::int64_t rows, std::int64_t columns) {
+  const at::Tensor all = at::empty({rounded_rows(rows), columns}, at::kBFloat16);
+  clear_rows_from(all, rows);
+  return all.narrow(0, 0, rows);
+}
 
 bool fits_bfloat16(const at::Tensor& x, const std::vector<DensePart>& parts) {
   const auto suits = [](const DensePart& part) {

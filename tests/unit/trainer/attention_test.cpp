@@ -2,7 +2,9 @@
 #include "trainer/kernels/attention.h"
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -76,18 +78,18 @@ TEST(Attention, HeadwiseEqualsComposed) {
   }
 }
 
-// bfloat16 in and out, everything between in float32: the bits of float32 rounded at the end; gradients but for the
-// rounding of the result, which the backward pass reads.
-TEST(Attention, Bfloat16IsFloat32Rounded) {
+// bfloat16 against float32 of the same numbers: each probability is rounded, an eighth of a percent, and so are the
+// sums. With heads of 16 columns there is no kernel in bfloat16, and that in float32 takes its place.
+TEST(Attention, Bfloat16IsNearFloat32) {
   const at::Tensor mask = at::ones({3, 21}, at::kLong);
   mask.select(0, 1).narrow(0, 13, 8).zero_();
   AttentionOptions options;
-  options.num_heads = 4;
   options.scale = 0.35;
   options.dropout = 0.3;
   options.site = 6;
   const DropoutKeys keys = make_keys({8, 2, 5});
-  for (const bool causal : {false, true}) {
+  for (const auto& [heads, causal] : {std::pair(2, false), std::pair(2, true), std::pair(4, false)}) {
+    options.num_heads = heads;
     options.causal = causal;
     const TokenLayoutPtr layout = make_token_layout(mask, 3, 21, at::kCPU, causal, /*packed=*/true);
     const std::vector<std::int64_t> last = {20, 12, 20};
@@ -106,9 +108,13 @@ TEST(Attention, Bfloat16IsFloat32Rounded) {
         out[which] = y.detach();
         gradient[which] = x.grad().to(at::kFloat);
       }
-      EXPECT_EQ(out[0].scalar_type(), cpu::head_kernels() != nullptr ? at::kBFloat16 : at::kFloat);
-      EXPECT_TRUE(at::equal(out[0].to(at::kBFloat16), out[1].to(at::kBFloat16))) << causal << reads;
-      EXPECT_TRUE(at::allclose(gradient[0], gradient[1], 0.02, 0.02)) << causal << reads;
+      const bool kernels = heads == 2 && cpu::bfloat16_head_kernels() != nullptr;
+      EXPECT_EQ(out[0].scalar_type(), kernels ? at::kBFloat16 : at::kFloat);
+      const auto wrong = [](const at::Tensor& got, const at::Tensor& expected) {
+        return got.to(at::kFloat).sub(expected).abs().max().div(expected.abs().max()).item<float>();
+      };
+      EXPECT_LT(wrong(out[0], out[1]), 0.01) << heads << causal << reads;
+      EXPECT_LT(wrong(gradient[0], gradient[1]), 0.01) << heads << causal << reads;
       EXPECT_GT(gradient[1].abs().max().item<float>(), 1);
     }
   }
@@ -184,19 +190,31 @@ TEST(Attention, PackedEqualsPadded) {
   }
 }
 
-// One head, its inputs and what the kernels make of them.
-constexpr double kFloatUnit = 5.97e-8;  // half of the distance from 1 to the next float32
+// Half of the distance from 1 to the next number.
+template <class Number>
+constexpr double kUnit = std::is_same_v<Number, float> ? 5.97e-8 : 3.91e-3;
+template <class Number>
+constexpr at::ScalarType kType = std::is_same_v<Number, float> ? at::kFloat : at::kBFloat16;
 
+// One head, its inputs and what the kernels make of them.
+template <class Number>
 struct OneHead {
   at::Tensor q, k, v, dout;  // [queries or keys, head size], rows of a wider tensor
   at::Tensor holes;
   at::Tensor out, moments, dq, dk, dv;
 
-  cpu::HeadInputs inputs(bool causal, double p) const {
-    cpu::HeadInputs in;
-    in.q = {q.const_data_ptr<float>(), q.stride(0)};
-    in.k = {k.const_data_ptr<float>(), k.stride(0)};
-    in.v = {v.const_data_ptr<float>(), v.stride(0)};
+  static cpu::RowsOf<Number> rows(const at::Tensor& x) {
+    return {static_cast<Number*>(x.mutable_data_ptr()), x.stride(0)};
+  }
+  static cpu::RowsOf<const Number> const_rows(const at::Tensor& x) {
+    return {static_cast<const Number*>(x.const_data_ptr()), x.stride(0)};
+  }
+
+  cpu::HeadInputsOf<Number> inputs(bool causal, double p) const {
+    cpu::HeadInputsOf<Number> in;
+    in.q = const_rows(q);
+    in.k = const_rows(k);
+    in.v = const_rows(v);
     in.queries = q.size(0);
     in.keys = k.size(0);
     in.head_size = q.size(1);
@@ -211,17 +229,19 @@ struct OneHead {
     return in;
   }
 
-  void run(const cpu::HeadKernels& kernels, bool causal, double p) {
-    const auto rows = [](at::Tensor& x) { return cpu::Rows{x.mutable_data_ptr<float>(), x.stride(0)}; };
-    const auto const_rows = [](const at::Tensor& x) { return cpu::ConstRows{x.const_data_ptr<float>(), x.stride(0)}; };
-    std::vector<float> scratch(static_cast<std::size_t>(cpu::head_scratch(k.size(0), k.size(1))));
-    out = at::empty(q.sizes());
+  void run(const cpu::HeadKernelsOf<Number>& kernels, bool causal, double p) {
+    std::vector<float> scratch(static_cast<std::size_t>(cpu::head_scratch<Number>(k.size(0), k.size(1))));
+    out = at::empty(q.sizes(), kType<Number>);
     moments = at::empty({q.size(0), 2});
+    const auto nothing_left = [&] {
+      std::fill(scratch.begin(), scratch.end(), std::numeric_limits<float>::quiet_NaN());
+    };
+    nothing_left();
     kernels.forward(inputs(causal, p), rows(out), moments.mutable_data_ptr<float>(), scratch.data());
-    dq = at::empty(q.sizes());
-    dk = at::empty(k.sizes());
-    dv = at::empty(v.sizes());
-    std::fill(scratch.begin(), scratch.end(), std::numeric_limits<float>::quiet_NaN());  // nothing may be left in it
+    dq = at::empty(q.sizes(), kType<Number>);
+    dk = at::empty(k.sizes(), kType<Number>);
+    dv = at::empty(v.sizes(), kType<Number>);
+    nothing_left();
     kernels.backward(inputs(causal, p),
                      {const_rows(out), const_rows(dout), moments.const_data_ptr<float>(), rows(dq), rows(dk), rows(dv)},
                      scratch.data());
@@ -229,18 +249,22 @@ struct OneHead {
 };
 
 // Every kernel against the plain formula in double, for shapes on and beside the edges of tiles and vectors.
-TEST(HeadKernels, EqualThePlainFormula) {
-  if (cpu::head_kernels() == nullptr) GTEST_SKIP() << "this CPU has neither AVX2 nor AVX-512";
-  for (const std::int64_t size : {16, 32, 48, 64}) {
+template <class Number>
+void expect_the_plain_formula(const std::vector<const cpu::HeadKernelsOf<Number>*>& available,
+                              const std::vector<std::int64_t>& head_sizes) {
+  for (const std::int64_t size : head_sizes) {
     for (const auto& [queries, keys] : std::vector<std::pair<std::int64_t, std::int64_t>>{
-             {1, 1}, {1, 40}, {7, 7}, {24, 24}, {25, 25}, {67, 67}, {5, 33}}) {
+             {1, 1}, {1, 40}, {7, 7}, {24, 24}, {25, 25}, {67, 67}, {5, 33}, {64, 96}}) {
       for (const bool causal : {false, true}) {
         for (const double p : {0.0, 0.25}) {
-          OneHead head;
-          head.q = at::randn({queries, 3 * size}).narrow(1, size, size);
-          head.k = at::randn({keys, 3 * size}).narrow(1, 0, size);
-          head.v = at::randn({keys, 2 * size}).narrow(1, size, size);
-          head.dout = at::randn({queries, size});
+          OneHead<Number> head;
+          const auto random = [](std::int64_t rows, std::int64_t columns) {
+            return at::randn({rows, columns}).to(kType<Number>);
+          };
+          head.q = random(queries, 3 * size).narrow(1, size, size);
+          head.k = random(keys, 3 * size).narrow(1, 0, size);
+          head.v = random(keys, 2 * size).narrow(1, size, size);
+          head.dout = random(queries, size);
           if (keys > 6) {
             head.holes = at::zeros({keys});
             head.holes.narrow(0, 2, 3).fill_(-std::numeric_limits<float>::infinity());
@@ -268,7 +292,8 @@ TEST(HeadKernels, EqualThePlainFormula) {
           out.backward(head.dout.to(at::kDouble));
 
           // A sum in float32 is wrong relative to its terms, not to what remains of them (the gradient of the scores is
-          // a difference of two such sums), and a probability relative to the terms of its score.
+          // a difference of two such sums), and a probability relative to the terms of its score. In bfloat16 so is
+          // each term, but hardly its score.
           const at::Tensor probabilities = scores.softmax(1).detach();
           const at::Tensor kept = probabilities.mul(mask);
           const at::Tensor dout_abs = head.dout.to(at::kDouble).abs();
@@ -276,11 +301,12 @@ TEST(HeadKernels, EqualThePlainFormula) {
           const at::Tensor dscores = dkept.add(probabilities.mul(dkept.sum(1, true))).mul(0.3);
           const double score = q.detach().abs().matmul(k.detach().abs().t()).max().item<double>() * 0.3;
 
-          for (const cpu::HeadKernels* kernels : cpu::available_head_kernels()) {
+          for (const cpu::HeadKernelsOf<Number>* kernels : available) {
             head.run(*kernels, causal, p);
             const auto near = [&](const at::Tensor& got, const at::Tensor& expected, const at::Tensor& terms,
                                   const char* what) {
-              const double tolerance = kFloatUnit * (16 + 8 * score) * terms.max().item<double>();
+              const double factor = std::is_same_v<Number, float> ? 16 + 8 * score : 1.5;
+              const double tolerance = kUnit<Number> * factor * terms.max().item<double>();
               EXPECT_LE(got.to(at::kDouble).sub(expected).abs().max().item<double>(), tolerance)
                   << kernels->name << " " << what << " " << queries << " x " << keys << " x " << size << " causal "
                   << causal << " dropout " << p;
@@ -296,18 +322,28 @@ TEST(HeadKernels, EqualThePlainFormula) {
   }
 }
 
+TEST(HeadKernels, EqualThePlainFormula) {
+  if (cpu::head_kernels() == nullptr) GTEST_SKIP() << "this CPU has neither AVX2 nor AVX-512";
+  expect_the_plain_formula<float>(cpu::available_head_kernels(), {16, 32, 48, 64});
+  expect_the_plain_formula<cpu::Bfloat16>(cpu::available_bfloat16_head_kernels(), {32, 64, 96});
+}
+
 // A number that is not finite must reach the loss, where it stops the step.
-TEST(HeadKernels, NanIsNotHidden) {
-  for (const cpu::HeadKernels* kernels : cpu::available_head_kernels()) {
-    OneHead head;
-    head.q = at::randn({9, 16});
-    head.k = at::randn({9, 16});
-    head.v = at::randn({9, 16});
-    head.dout = at::randn({9, 16});
-    head.k.mutable_data_ptr<float>()[20] = std::numeric_limits<float>::quiet_NaN();
+template <class Number>
+void expect_nan_kept(const std::vector<const cpu::HeadKernelsOf<Number>*>& available) {
+  for (const cpu::HeadKernelsOf<Number>* kernels : available) {
+    OneHead<Number> head;
+    for (at::Tensor* x : {&head.q, &head.k, &head.v, &head.dout}) *x = at::randn({9, 32}).to(kType<Number>);
+    head.k.select(0, 1).select(0, 4).fill_(std::numeric_limits<float>::quiet_NaN());
     head.run(*kernels, false, 0);
-    EXPECT_TRUE(head.out.isnan().all().item<bool>()) << kernels->name;
+    EXPECT_TRUE(head.out.isnan().all().template item<bool>()) << kernels->name;
+    EXPECT_TRUE(head.dv.isnan().all().template item<bool>()) << kernels->name;
   }
+}
+
+TEST(HeadKernels, NanIsNotHidden) {
+  expect_nan_kept(cpu::available_head_kernels());
+  expect_nan_kept(cpu::available_bfloat16_head_kernels());
 }
 
 }  // namespace

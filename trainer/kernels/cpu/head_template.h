@@ -1,6 +1,5 @@
-// The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set; see lanes_template.h.
-
-static std::int64_t round_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit * unit; }
+// The kernels of heads.h, written once for a class `Lanes` that wraps one instruction set; after
+// head_shared_template.h; see lanes_template.h.
 
 struct Product {
   std::int64_t rows, columns, depth;  // columns: a multiple of the vector
@@ -69,69 +68,12 @@ static void copy_rows(ConstRows from, std::int64_t rows, std::int64_t columns, f
   }
 }
 
-// What both passes know about a block of queries.
-struct QueryBlock {
-  std::int64_t first, count;  // queries
-  std::int64_t seen;          // keys that the last of them sees
-  std::int64_t padded;        // the same, rounded up to whole vectors
-};
-
-template <class Lanes>
-static QueryBlock query_block(const HeadInputs& in, std::int64_t first) {
-  QueryBlock block{first, in.queries - first < kHeadQueries ? in.queries - first : kHeadQueries, in.keys, 0};
-  if (in.causal) block.seen = in.keys - in.queries + first + block.count;
-  block.padded = round_up(block.seen, 2 * Lanes::kFloats);
-  return block;
-}
-
-static std::int64_t keys_seen(const HeadInputs& in, std::int64_t query) {
-  return in.causal ? in.keys - in.queries + query + 1 : in.keys;
-}
-
-// scores[i][j], of which those that query i does not see become -infinity.
 template <class Lanes>
 static void block_scores(const HeadInputs& in, const QueryBlock& block, const float* keys_t, std::int64_t keys_padded,
                          float* scores) {
   multiply_matrices<Lanes>({block.count, block.padded, in.head_size, in.q.data + block.first * in.q.stride, in.q.stride,
                             1, keys_t, keys_padded, scores, keys_padded, false});
-  for (std::int64_t i = 0; i < block.count; ++i) {
-    float* row = scores + i * keys_padded;
-    const std::int64_t seen = keys_seen(in, block.first + i);
-    if (in.holes != nullptr) {
-      for (std::int64_t j = 0; j < seen; ++j) row[j] += in.holes[j];
-    }
-    for (std::int64_t j = seen; j < block.padded; ++j) row[j] = -__builtin_inff();
-  }
-}
-
-// Exponentials in place of scores; the division by their sum is left to the rows of the result, which are shorter.
-template <class Lanes>
-static void exponential_row(float* row, std::int64_t padded, float* moments) {
-  auto largest = Lanes::load(row);
-  for (std::int64_t j = Lanes::kFloats; j < padded; j += Lanes::kFloats) {
-    largest = Lanes::maximum(largest, Lanes::load(row + j));
-  }
-  const float maximum = combine_lanes<Lanes>(largest, [](float a, float b) { return a > b ? a : b; });
-  const auto subtracted = Lanes::broadcast(maximum);
-  auto sum = Lanes::zero();
-  for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
-    const auto value = exponential<Lanes>(Lanes::subtract(Lanes::load(row + j), subtracted));
-    Lanes::store(row + j, value);
-    sum = Lanes::add(sum, value);
-  }
-  moments[0] = maximum;
-  moments[1] = 1.0F / combine_lanes<Lanes>(sum, [](float a, float b) { return a + b; });
-}
-
-// The probabilities from the moments.
-template <class Lanes>
-static void softmax_again(float* row, std::int64_t padded, const float* moments) {
-  const auto subtracted = Lanes::broadcast(moments[0]);
-  const auto factor = Lanes::broadcast(moments[1]);
-  for (std::int64_t j = 0; j < padded; j += Lanes::kFloats) {
-    const auto value = exponential<Lanes>(Lanes::subtract(Lanes::load(row + j), subtracted));
-    Lanes::store(row + j, Lanes::multiply(value, factor));
-  }
+  hide_scores(in, block, scores, keys_padded);
 }
 
 template <class Lanes>
@@ -142,16 +84,12 @@ static void head_forward(const HeadInputs& in, Rows out, float* moments, float* 
   float* scores = values + in.keys * in.head_size;
   transpose(in.k, in.keys, in.head_size, in.scale, keys_t, padded);
   copy_rows(in.v, in.keys, in.head_size, 1, {values, in.head_size});
-  RowDraw draw = in.drop;
-  for (std::int64_t first = 0; first < in.queries; first += kHeadQueries) {
-    const QueryBlock block = query_block<Lanes>(in, first);
+  for (std::int64_t first = 0; first < in.queries; first += kHeadQueries<float>) {
+    const QueryBlock block = query_block(in, first, kHeadQueries<float>, 2 * Lanes::kFloats);
     block_scores<Lanes>(in, block, keys_t, padded, scores);
     for (std::int64_t i = 0; i < block.count; ++i) {
       exponential_row<Lanes>(scores + i * padded, block.padded, moments + 2 * (first + i));
-      if (in.drops) {
-        draw.row = in.first_row + static_cast<std::uint32_t>(first + i);
-        row_kernels().attention(draw, scores + i * padded, in.first_key, keys_seen(in, first + i));
-      }
+      drop_row(in, block, i, scores + i * padded);
     }
     multiply_matrices<Lanes>({block.count, in.head_size, block.seen, scores, padded, 1, values, in.head_size,
                               out.data + first * out.stride, out.stride, false});
@@ -175,14 +113,13 @@ static void head_backward(const HeadInputs& in, const HeadGradients& grad, float
   float* key_sums = keys + area;
   float* value_sums = key_sums + area;
   float* p = value_sums + area;
-  float* g = p + kHeadQueries * padded;
+  float* g = p + kHeadQueries<float> * padded;
   transpose(in.k, in.keys, in.head_size, in.scale, keys_t, padded);
   transpose(in.v, in.keys, in.head_size, 1, values_t, padded);
   copy_rows(in.k, in.keys, in.head_size, in.scale, {keys, in.head_size});
   for (std::int64_t i = 0; i < 2 * area; ++i) key_sums[i] = 0;
-  RowDraw draw = in.drop;
-  for (std::int64_t first = 0; first < in.queries; first += kHeadQueries) {
-    const QueryBlock block = query_block<Lanes>(in, first);
+  for (std::int64_t first = 0; first < in.queries; first += kHeadQueries<float>) {
+    const QueryBlock block = query_block(in, first, kHeadQueries<float>, 2 * Lanes::kFloats);
     const float* dout = grad.dout.data + first * grad.dout.stride;
     const float* out = grad.out.data + first * grad.out.stride;
     block_scores<Lanes>(in, block, keys_t, padded, p);
@@ -196,18 +133,7 @@ static void head_backward(const HeadInputs& in, const HeadGradients& grad, float
       float delta = 0;
       for (std::int64_t c = 0; c < in.head_size; ++c)
         delta += dout[i * grad.dout.stride + c] * out[i * grad.out.stride + c];
-      const std::int64_t seen = keys_seen(in, first + i);
-      if (in.drops) {
-        draw.row = in.first_row + static_cast<std::uint32_t>(first + i);
-        row_kernels().attention_grad(draw, p_row, g_row, delta, in.first_key, seen);
-        for (std::int64_t j = seen; j < block.padded; ++j) g_row[j] = 0;
-      } else {
-        const auto minus = Lanes::broadcast(delta);
-        for (std::int64_t j = 0; j < block.padded; j += Lanes::kFloats) {
-          Lanes::store(g_row + j,
-                       Lanes::multiply(Lanes::load(p_row + j), Lanes::subtract(Lanes::load(g_row + j), minus)));
-        }
-      }
+      score_gradient_row<Lanes>(in, block, i, delta, p_row, g_row);
     }
     multiply_matrices<Lanes>({block.count, in.head_size, block.seen, g, padded, 1, keys, in.head_size,
                               grad.dq.data + first * grad.dq.stride, grad.dq.stride, false});

@@ -5,10 +5,24 @@
 
 namespace dtrain::cpu {
 
-std::int64_t head_scratch(std::int64_t keys, std::int64_t head_size) {
+template <>
+std::int64_t head_scratch<float>(std::int64_t keys, std::int64_t head_size) {
   constexpr std::int64_t kWidest = 32;  // floats of two vectors
   const std::int64_t padded = (keys + kWidest - 1) / kWidest * kWidest;
-  return 2 * head_size * padded + 3 * head_size * keys + 2 * kHeadQueries * padded;
+  return 2 * head_size * padded + 3 * head_size * keys + 2 * kHeadQueries<float> * padded;
+}
+
+template <>
+std::int64_t head_scratch<Bfloat16>(std::int64_t keys, std::int64_t head_size) {
+  constexpr std::int64_t kWidest = 32;
+  constexpr std::int64_t kQueries = kHeadQueries<Bfloat16>;
+  constexpr std::int64_t kAlignment = 16;
+  const std::int64_t padded = (keys + kWidest - 1) / kWidest * kWidest;
+  // Backward: k and v packed three times, the sums of two; five forms of the scores; six of a block's rows.
+  const std::int64_t by_key = 3 * head_size / 2 * padded + 2 * head_size * padded;
+  const std::int64_t by_score = kQueries * padded * 2 + 3 * kQueries / 2 * padded;
+  const std::int64_t by_query = 5 * kQueries / 2 * head_size + kQueries * head_size;
+  return kAlignment + by_key + by_score + by_query;
 }
 
 const std::vector<const HeadKernels*>& available_head_kernels() {
@@ -18,6 +32,20 @@ const std::vector<const HeadKernels*>& available_head_kernels() {
 
 const HeadKernels* head_kernels() {
   return available_head_kernels().empty() ? nullptr : available_head_kernels().back();
+}
+
+const std::vector<const Bfloat16HeadKernels*>& available_bfloat16_head_kernels() {
+  static const auto available = [] {
+    auto result = runnable<Bfloat16HeadKernels>(nullptr, avx2_bfloat16_head_kernels(), nullptr);
+    if (has_avx512_bfloat16()) result.push_back(avx512_bfloat16_head_kernels());
+    if (has_amx_bfloat16()) result.push_back(amx_bfloat16_head_kernels());
+    return result;
+  }();
+  return available;
+}
+
+const Bfloat16HeadKernels* bfloat16_head_kernels() {
+  return available_bfloat16_head_kernels().empty() ? nullptr : available_bfloat16_head_kernels().back();
 }
 
 }  // namespace dtrain::cpu

@@ -12,6 +12,7 @@ namespace {
 // clang-format off
 #include "trainer/kernels/cpu/lanes_template_avx2.h"
 #include "trainer/kernels/cpu/lanes_template.h"
+#include "trainer/kernels/cpu/head_shared_template.h"
 #include "trainer/kernels/cpu/head_template.h"
 // clang-format on
 

@@ -12,6 +12,11 @@ enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 // measurements; throws a usage error for another value.
 InstructionSet best_instruction_set();
 
+// What computes with bfloat16, where best_instruction_set() is AVX-512: instructions for pairs of numbers, and for
+// tiles.
+bool has_avx512_bfloat16();
+bool has_amx_bfloat16();
+
 // Those of the three (null where there is none) that this machine can run, slowest first.
 template <class Kernels>
 std::vector<const Kernels*> runnable(const Kernels* generic, const Kernels* avx2, const Kernels* avx512) {

@@ -7,6 +7,9 @@
 // broadcast, multiply, divide, subtract, add, maximum, magnitude, multiply_add(a, b, c) = a b + c, subtract_product(a,
 // b, c) = c - a b, nearest(x) (whole numbers), power_of_two(n) for whole n from -126 on, where_negative(x, yes, no) (by
 // the sign bit), and zero_below(x, limit, value) = x < limit ? 0 : value, which is `value` where x is NaN.
+// For bfloat16: widened(from), store_rounded(to, x), and store_rounded_pairs(to, even, odd), which writes pairs
+// (even[j], odd[j]). They round to nearest, ties to even, and keep NaN (but for one whose fraction is all ones, which
+// neither arithmetic nor a bfloat16 makes).
 
 // exp(x) for x <= 0, to about one unit in the last place; 0 below -87. x = n ln 2 + r with |r| <= ln 2 / 2 (Cody and
 // Waite's two parts of ln 2), exp(r) by the Taylor polynomial of degree 7. NaN stays NaN.
@@ -54,14 +57,11 @@ static inline __attribute__((always_inline)) void tile(std::int64_t depth, const
   }
 }
 
-// Eight rows of eight floats become eight columns, times `scale`.
-static inline __attribute__((always_inline)) void transpose_square(const float* from, std::int64_t from_row,
-                                                                   __m256 scale, float* to, std::int64_t to_row) {
-  __m256 row[8];
+// Eight rows of eight 32-bit numbers become eight columns; their bits are only moved.
+static inline __attribute__((always_inline)) void store_transposed(const __m256 (&row)[8], float* to,
+                                                                   std::int64_t to_row) {
   __m256 pair[8];
   __m256 quad[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) row[i] = _mm256_mul_ps(_mm256_loadu_ps(from + i * from_row), scale);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     pair[2 * i] = _mm256_unpacklo_ps(row[2 * i], row[2 * i + 1]);
@@ -80,6 +80,15 @@ static inline __attribute__((always_inline)) void transpose_square(const float* 
     _mm256_storeu_ps(to + i * to_row, _mm256_permute2f128_ps(quad[i], quad[4 + i], 0x20));
     _mm256_storeu_ps(to + (4 + i) * to_row, _mm256_permute2f128_ps(quad[i], quad[4 + i], 0x31));
   }
+}
+
+// Eight rows of eight floats become eight columns, times `scale`.
+static inline __attribute__((always_inline)) void transpose_square(const float* from, std::int64_t from_row,
+                                                                   __m256 scale, float* to, std::int64_t to_row) {
+  __m256 row[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) row[i] = _mm256_mul_ps(_mm256_loadu_ps(from + i * from_row), scale);
+  store_transposed(row, to, to_row);
 }
 
 template <class Lanes, class Combine>

@@ -7,15 +7,15 @@
 
 namespace dtrain::cpu {
 
-// Rows of neighbouring floats, `stride` floats apart.
-struct Rows {
-  float* data = nullptr;
+// Rows of neighbouring numbers, `stride` numbers apart.
+template <class Number>
+struct RowsOf {
+  Number* data = nullptr;
   std::int64_t stride = 0;
 };
-struct ConstRows {
-  const float* data = nullptr;
-  std::int64_t stride = 0;
-};
+using Rows = RowsOf<float>;
+using ConstRows = RowsOf<const float>;
+using Bfloat16 = std::uint16_t;  // its bits: the upper half of a float's
 
 enum class Type : int { kFloat = 0, kBfloat16 = 1, kHalf = 2 };
 
