@@ -24,7 +24,11 @@ RUNS = [["--precision", "fp32"] + MINILM,
         ["--precision", "bf16", "--steps", "4", "--repeats", "1", "--eval-samples", "16"]]
 # What one lever is worth: dtrain alone, seconds per step with it and without, in turn.
 LEVERS = [("no padding computed", {"compute_padding": True}),
-          ("kernels for AVX2 or AVX-512", {"DTRAIN_CPU_KERNELS": "generic"})]
+          ("kernels for AVX2 or AVX-512, all", {"DTRAIN_CPU_KERNELS": "generic"}),
+          ("those of attention", {"DTRAIN_WITHOUT": "attention"}),
+          ("those of linear layers and GELU", {"DTRAIN_WITHOUT": "dense"}),
+          ("the last block computes only what is read", {"DTRAIN_WITHOUT": "read_tokens"}),
+          ("memory kept between steps", {"DTRAIN_WITHOUT": "block_cache"})]
 
 HEAD = """# Speed
 

@@ -20,6 +20,7 @@
 #include "launcher/task_inputs.h"
 #include "launcher/versions.h"
 #include "trainer/kernels/cpu/block_cache.h"
+#include "trainer/kernels/shortcuts.h"
 
 namespace dtrain {
 namespace {
@@ -108,7 +109,7 @@ JobDevice set_up_device(const TrainingConfig& training, const Arguments& argumen
   const bool one_thread = training.reproducible && device.device.is_cpu() && std::getenv("OMP_NUM_THREADS") == nullptr;
   at::set_num_threads(one_thread ? 1 : share.threads);
   at::globalContext().setFlushDenormal(true);
-  if (device.device.is_cpu()) cpu::use_block_cache();
+  if (device.device.is_cpu() && uses(Shortcut::kBlockCache)) cpu::use_block_cache();
   if (training.full_determinism || (training.reproducible && !device.device.is_cpu()))
     use_deterministic_algorithms(device.device);
   if (training.tf32 && !device.device.is_cpu()) {  // as torch.backends.fp32_precision

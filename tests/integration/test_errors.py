@@ -55,6 +55,12 @@ def test_unknown_key(tmp_path, tiny_bert):
         assert 'did you mean "learning_rate"?' in outcome.text
 
 
+def test_unknown_name_in_an_environment_variable(tmp_path, tiny_bert):
+    path = harness.recipe(tmp_path, tiny_bert)
+    expect(harness.run(path, DTRAIN_CPU_KERNELS="sse"), USAGE, "DTRAIN_CPU_KERNELS", "sse")
+    expect(harness.run(path, DTRAIN_WITHOUT="dense,attntion"), USAGE, "DTRAIN_WITHOUT", "attntion")
+
+
 def test_label_out_of_range(tmp_path, tiny_bert):
     rows = [{"text": "good", "label": 1}, {"text": "bad", "label": 0}, {"text": "odd", "label": 7}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -55,19 +55,20 @@ def test_fifty_steps_equal_the_peer(kind, ranks, batch, accumulation, tmp_path, 
 
 
 def test_dropout_depends_on_nothing_but_the_step(tmp_path, tiny_bert):
-    """With dropout on, ranks, accumulation, padding and instruction set change a loss by rounding only."""
+    """With dropout on, ranks, accumulation, padding, instruction set and shortcuts change a loss by rounding only."""
     base = {"ranks": None, "batch": 8}
     variants = [{"ranks": 2, "batch": 4}, {"ranks": 4, "batch": 2}, {"ranks": 2, "batch": 2, "accumulation": 2},
                 {"ranks": None, "batch": 8, "padded": True}, {"ranks": 2, "batch": 4, "padded": True},
-                {"ranks": None, "batch": 8, "kernels": "generic"}]
+                {"ranks": None, "batch": 8, "kernels": "generic"},
+                {"ranks": None, "batch": 8, "without": "attention,dense,read_tokens,block_cache"}]
 
-    def losses(number, ranks, batch, accumulation=1, padded=False, kernels=""):
+    def losses(number, ranks, batch, accumulation=1, padded=False, kernels="", without=""):
         folder = tmp_path / str(number)
         folder.mkdir()
         path = harness.recipe(folder, tiny_bert, model={"compute_padding": padded}, tokenizer={"max_length": 48},
                               training={"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
                                         "max_steps": 8, "learning_rate": 1e-3})
-        outcome = harness.run(path, ranks=ranks, DTRAIN_CPU_KERNELS=kernels)
+        outcome = harness.run(path, ranks=ranks, DTRAIN_CPU_KERNELS=kernels, DTRAIN_WITHOUT=without)
         assert outcome.code == 0, outcome.text
         return [record["loss"] for record in harness.log_records(folder / "out") if "loss" in record]
     expected = losses("base", **base)

@@ -27,6 +27,7 @@
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/cpu/rows.h"
 #include "trainer/kernels/dense_bfloat16.h"
+#include "trainer/kernels/shortcuts.h"
 
 namespace dtrain {
 namespace {
@@ -56,8 +57,10 @@ class HeadLoop : public torch::CustomClassHolder {
     }
     for (const TokenSpan& span : layout_->spans) longest_ = std::max(longest_, span.count);
     for (const TokenSpan& span : queries_->spans) most_queries_ = std::max(most_queries_, span.count);
-    if (head_size_ % cpu::kHeadSizeUnit<float> == 0) kernels_ = cpu::head_kernels();
-    if (head_size_ % cpu::kHeadSizeUnit<cpu::Bfloat16> == 0) bfloat16_kernels_ = cpu::bfloat16_head_kernels();
+    if (uses(Shortcut::kAttention)) {
+      if (head_size_ % cpu::kHeadSizeUnit<float> == 0) kernels_ = cpu::head_kernels();
+      if (head_size_ % cpu::kHeadSizeUnit<cpu::Bfloat16> == 0) bfloat16_kernels_ = cpu::bfloat16_head_kernels();
+    }
     if (kernels_ == nullptr && options.causal && queries_ == layout_) causal_ = causal_mask(longest_);
   }
 

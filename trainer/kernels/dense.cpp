@@ -18,6 +18,7 @@
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/dense_bfloat16.h"
 #include "trainer/kernels/dense_shared.h"
+#include "trainer/kernels/shortcuts.h"
 
 namespace dtrain {
 namespace {
@@ -231,8 +232,8 @@ bool fits_kernels(const at::Tensor& x, const std::vector<DensePart>& parts) {
            part.bias.is_contiguous() && part.weight.size(0) % kernels->panel == 0 &&
            part.weight.size(1) % kernels->panel == 0;
   };
-  return kernels != nullptr && x.is_cpu() && x.dim() == 2 && x.scalar_type() == at::kFloat && x.stride(1) == 1 &&
-         x.size(0) >= kFewestRows && !at::autocast::is_autocast_enabled(at::kCPU) &&
+  return kernels != nullptr && uses(Shortcut::kDense) && x.is_cpu() && x.dim() == 2 && x.scalar_type() == at::kFloat &&
+         x.stride(1) == 1 && x.size(0) >= kFewestRows && !at::autocast::is_autocast_enabled(at::kCPU) &&
          std::all_of(parts.begin(), parts.end(), suits);
 }
 

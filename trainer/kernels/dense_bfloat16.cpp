@@ -19,6 +19,7 @@
 #include "trainer/kernels/cpu/parallel.h"
 #include "trainer/kernels/cpu/rows.h"
 #include "trainer/kernels/dense_shared.h"
+#include "trainer/kernels/shortcuts.h"
 
 namespace dtrain {
 namespace {
@@ -225,7 +226,7 @@ bool fits_bfloat16(const at::Tensor& x, const std::vector<DensePart>& parts) {
   };
   return x.is_cpu() && at::autocast::is_autocast_enabled(at::kCPU) &&
          at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16 && cpu::dense_kernels() != nullptr &&
-         x.dim() == 2 && x.size(0) >= kFewestRows && x.stride(1) == 1 &&
+         uses(Shortcut::kDense) && x.dim() == 2 && x.size(0) >= kFewestRows && x.stride(1) == 1 &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
          std::all_of(parts.begin(), parts.end(), suits);
 }

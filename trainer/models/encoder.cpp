@@ -10,6 +10,7 @@
 
 #include "trainer/kernels/attention.h"
 #include "trainer/kernels/recompute.h"
+#include "trainer/kernels/shortcuts.h"
 #include "trainer/models/layers.h"
 
 namespace dtrain {
@@ -244,6 +245,9 @@ at::Tensor EncoderModule::forward(const at::Tensor& ids, const at::Tensor& types
   const at::Tensor embedded = parts_->embeddings->forward(ids, types, context, pass.add_noise);
   if (!pass.first_tokens) return parts_->encoder->forward(embedded, context, nullptr, pass.recomputes);
   const ReadTokens read(context, std::vector<std::int64_t>(static_cast<std::size_t>(context.layout->batch), 0));
+  if (!uses(Shortcut::kReadTokens)) {
+    return read.of(parts_->encoder->forward(embedded, context, nullptr, pass.recomputes));
+  }
   return parts_->encoder->forward(embedded, context, &read, pass.recomputes);
 }
 

@@ -11,6 +11,7 @@
 #include "trainer/kernels/attention.h"
 #include "trainer/kernels/dropout.h"
 #include "trainer/kernels/recompute.h"
+#include "trainer/kernels/shortcuts.h"
 #include "trainer/models/layers.h"
 
 namespace dtrain {
@@ -243,6 +244,9 @@ at::Tensor Gpt2Model::last_tokens(const Inputs& inputs, const DropoutKeys& keys)
     if (reads_spans(*context.layout, positions)) {
       const ReadTokens read(context, positions);
       Gpt2Pass reading = pass(inputs.mask);
+      if (!uses(Shortcut::kReadTokens)) {
+        return read.of(transformer_->forward(inputs.ids, inputs.types, context, reading));
+      }
       reading.read = &read;
       return transformer_->forward(inputs.ids, inputs.types, context, reading);
     }
