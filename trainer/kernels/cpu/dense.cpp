@@ -10,8 +10,6 @@ const std::vector<const DenseKernels*>& available_dense_kernels() {
   return available;
 }
 
-const DenseKernels* dense_kernels() {
-  return available_dense_kernels().empty() ? nullptr : available_dense_kernels().back();
-}
+const DenseKernels* dense_kernels() { return fastest(available_dense_kernels()); }
 
 }  // namespace dtrain::cpu

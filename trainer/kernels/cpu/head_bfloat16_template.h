@@ -25,6 +25,39 @@ struct PairProduct {
 using PairBits __attribute__((may_alias)) = std::uint32_t;
 using FloatBits __attribute__((may_alias)) = float;
 
+// A block of the product: kM rows and kN vectors of columns. `Step` provides Pairs, a vector of pairs, load, broadcast
+// and multiply_add(a, b, sum) = sum + a b for each pair.
+template <class Lanes, class Step, int kM, int kN>
+static inline __attribute__((always_inline)) void pair_tile(const PairProduct& p, std::int64_t row,
+                                                            std::int64_t column) {
+  const std::uint16_t* a = p.a + row * p.a_row;
+  float* c = p.c + row * p.c_row + column;
+  typename Lanes::Vector sum[kM][kN];
+#pragma GCC unroll 8
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n) {
+      sum[m][n] = p.accumulate ? Lanes::load(c + m * p.c_row + n * Lanes::kFloats) : Lanes::zero();
+    }
+  }
+  for (std::int64_t k = 0; k < p.depth / 2; ++k) {
+    typename Step::Pairs right[kN];
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n) right[n] = Step::load(p.b + k * p.b_row + column + n * Lanes::kFloats);
+#pragma GCC unroll 8
+    for (int m = 0; m < kM; ++m) {
+      const auto left = Step::broadcast(*reinterpret_cast<const PairBits*>(a + m * p.a_row + 2 * k));
+#pragma GCC unroll 2
+      for (int n = 0; n < kN; ++n) sum[m][n] = Step::multiply_add(left, right[n], sum[m][n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n) Lanes::store(c + m * p.c_row + n * Lanes::kFloats, sum[m][n]);
+  }
+}
+
 template <class Dots>
 static void multiply_pairs(const PairProduct& p) {
   for (std::int64_t column = 0; column < p.columns; column += Dots::kColumns) {
@@ -103,12 +136,11 @@ static BitRows readable_rows(BitRows x, std::int64_t rows, std::int64_t columns,
   return {space, columns};
 }
 
+// to = factor `row`, which is scaled in place.
 template <class Lanes>
-static void scale_row(const float* from, float factor, std::uint16_t* to, std::int64_t count) {
-  const auto scale = Lanes::broadcast(factor);
-  for (std::int64_t j = 0; j < count; j += Lanes::kFloats) {
-    Lanes::store_rounded(to + j, Lanes::multiply(Lanes::load(from + j), scale));
-  }
+static void store_scaled(float* row, float factor, std::uint16_t* to, std::int64_t count) {
+  scale_row<Lanes>(row, factor, count);
+  row_kernels().narrow(row, to, count);
 }
 
 // scale q k^T + holes of a block.
@@ -117,13 +149,7 @@ static void pair_scores(const HeadShape& in, const QueryBlock& block, BitRows q,
                         std::int64_t padded, float* scores) {
   multiply_pairs<Dots>({round_up(block.count, Dots::kRows), block.padded, in.head_size, q.data, q.stride, keys_t,
                         padded, scores, padded, false});
-  const auto scale = Lanes::broadcast(in.scale);
-  for (std::int64_t i = 0; i < block.count; ++i) {
-    float* row = scores + i * padded;
-    for (std::int64_t j = 0; j < block.padded; j += Lanes::kFloats) {
-      Lanes::store(row + j, Lanes::multiply(Lanes::load(row + j), scale));
-    }
-  }
+  for (std::int64_t i = 0; i < block.count; ++i) scale_row<Lanes>(scores + i * padded, in.scale, block.padded);
   hide_scores(in, block, scores, padded);
 }
 
@@ -167,37 +193,27 @@ static void bfloat16_head_forward(const HeadInputsOf<Bfloat16>& in, RowsOf<Bfloa
     for (std::int64_t i = 0; i < block.count; ++i) {
       exponential_row<Lanes>(scores + i * padded, block.padded, moments + 2 * (first + i));
       drop_row(in, block, i, scores + i * padded);
-      scale_row<Lanes>(scores + i * padded, 1, p + i * padded, block.padded);
+      row_kernels().narrow(scores + i * padded, p + i * padded, block.padded);
     }
     multiply_pairs<Dots>(
         {round_up(block.count, Dots::kRows), size, block.padded, p, padded, values, size, sums, size, false});
     for (std::int64_t i = 0; i < block.count; ++i) {
-      scale_row<Lanes>(sums + i * size, moments[2 * (first + i) + 1], out.data + (first + i) * out.stride, size);
+      store_scaled<Lanes>(sums + i * size, moments[2 * (first + i) + 1], out.data + (first + i) * out.stride, size);
     }
   }
   Dots::leave();
 }
 
+// `space`: 2 x count.
 template <class Lanes>
-static float dot_rows(const std::uint16_t* a, const std::uint16_t* b, std::int64_t count) {
+static float dot_rows(const std::uint16_t* a, const std::uint16_t* b, std::int64_t count, float* space) {
+  row_kernels().widen(a, space, count);
+  row_kernels().widen(b, space + count, count);
   auto sum = Lanes::zero();
   for (std::int64_t j = 0; j < count; j += Lanes::kFloats) {
-    sum = Lanes::multiply_add(Lanes::widened(a + j), Lanes::widened(b + j), sum);
+    sum = Lanes::multiply_add(Lanes::load(space + j), Lanes::load(space + count + j), sum);
   }
   return combine_lanes<Lanes>(sum, [](float x, float y) { return x + y; });
-}
-
-// A block's rows of p as the right matrix of a product: kPairUnit rows, zeros beyond `rows`.
-template <class Lanes>
-static void pair_rows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t columns, std::uint32_t* to) {
-  for (std::int64_t r = 0; r < kPairUnit; r += 2) {
-    const float* even = x + r * stride;
-    std::uint32_t* out = to + r / 2 * stride;
-    for (std::int64_t j = 0; j < columns; j += Lanes::kFloats) {
-      Lanes::store_rounded_pairs(out + j, r < rows ? Lanes::load(even + j) : Lanes::zero(),
-                                 r + 1 < rows ? Lanes::load(even + stride + j) : Lanes::zero());
-    }
-  }
 }
 
 // to[key] = scale sums[.][key]; `space`: 8 x size.
@@ -208,7 +224,7 @@ static void store_sums(const float* sums, std::int64_t padded, std::int64_t keys
   for (std::int64_t r = 0; r < keys; r += 8) {
     for (std::int64_t c = 0; c < size; c += 8) transpose_square(sums + c * padded + r, padded, one, space + c, size);
     for (std::int64_t i = 0; i < 8 && r + i < keys; ++i) {
-      scale_row<Lanes>(space + i * size, scale, to.data + (r + i) * to.stride, size);
+      store_scaled<Lanes>(space + i * size, scale, to.data + (r + i) * to.stride, size);
     }
   }
 }
@@ -228,6 +244,7 @@ static void bfloat16_head_backward(const HeadInputsOf<Bfloat16>& in, const HeadG
   float* value_sums = pieces.floats(size * padded);
   float* p = pieces.floats(kQueries * padded);
   float* g = pieces.floats(kQueries * padded);
+  std::uint16_t* p_rows = pieces.numbers(kQueries * padded);
   std::uint16_t* g_rows = pieces.numbers(kQueries * padded);
   std::uint32_t* p_pairs = pieces.pairs(kQueries / 2 * padded);
   std::uint32_t* g_pairs = pieces.pairs(kQueries / 2 * padded);
@@ -254,23 +271,26 @@ static void bfloat16_head_backward(const HeadInputsOf<Bfloat16>& in, const HeadG
     pair_scores<Lanes, Dots>(in, block, q, keys_t, padded, p);
     multiply_pairs<Dots>({rows, block.padded, size, dout.data, dout.stride, values_t, padded, g, padded, false});
     for (std::int64_t i = 0; i < block.count; ++i) {
+      float* p_row = p + i * padded;
       float* g_row = g + i * padded;
-      softmax_again<Lanes>(p + i * padded, block.padded, grad.moments + 2 * (first + i));
-      const float delta =
-          dot_rows<Lanes>(dout_block.data + i * dout_block.stride, grad.out.data + (first + i) * grad.out.stride, size);
-      score_gradient_row<Lanes>(in, block, i, delta, p + i * padded, g_row);
-      scale_row<Lanes>(g_row, 1, g_rows + i * padded, block.padded);
+      softmax_again<Lanes>(p_row, block.padded, grad.moments + 2 * (first + i));
+      const float delta = dot_rows<Lanes>(dout_block.data + i * dout_block.stride,
+                                          grad.out.data + (first + i) * grad.out.stride, size, sums);
+      score_gradient_row<Lanes>(in, block, i, delta, p_row, g_row);
+      row_kernels().narrow(p_row, p_rows + i * padded, block.padded);
+      row_kernels().narrow(g_row, g_rows + i * padded, block.padded);
     }
     multiply_pairs<Dots>({rows, size, block.padded, g_rows, padded, keys, size, sums, size, false});
     for (std::int64_t i = 0; i < block.count; ++i) {
-      scale_row<Lanes>(sums + i * size, in.scale, grad.dq.data + (first + i) * grad.dq.stride, size);
+      store_scaled<Lanes>(sums + i * size, in.scale, grad.dq.data + (first + i) * grad.dq.stride, size);
     }
-    pair_rows<Lanes>(p, padded, block.count, block.padded, p_pairs);
-    pair_rows<Lanes>(g, padded, block.count, block.padded, g_pairs);
+    pack_rows({p_rows, padded}, block.count, block.padded, p_pairs, kQueries);
+    pack_rows({g_rows, padded}, block.count, block.padded, g_pairs, kQueries);
     transpose_rows(q_block, block.count, size, space, q_t);
     transpose_rows(dout_block, block.count, size, space, dout_t);
-    multiply_pairs<Dots>({size, block.padded, kQueries, dout_t, kQueries, p_pairs, padded, value_sums, padded, true});
-    multiply_pairs<Dots>({size, block.padded, kQueries, q_t, kQueries, g_pairs, padded, key_sums, padded, true});
+    multiply_pairs<Dots>(
+        {size, block.padded, kQueries, dout_t, kQueries, p_pairs, block.padded, value_sums, padded, true});
+    multiply_pairs<Dots>({size, block.padded, kQueries, q_t, kQueries, g_pairs, block.padded, key_sums, padded, true});
   }
   Dots::leave();
   store_sums<Lanes>(key_sums, padded, in.keys, size, in.scale, sums, grad.dk);

@@ -33,6 +33,14 @@ static void hide_scores(const HeadShape& in, const QueryBlock& block, float* sco
   }
 }
 
+template <class Lanes>
+static void scale_row(float* row, float factor, std::int64_t count) {
+  const auto scale = Lanes::broadcast(factor);
+  for (std::int64_t j = 0; j < count; j += Lanes::kFloats) {
+    Lanes::store(row + j, Lanes::multiply(Lanes::load(row + j), scale));
+  }
+}
+
 // Exponentials in place of scores; the division by their sum is left to the rows of the result, which are shorter.
 template <class Lanes>
 static void exponential_row(float* row, std::int64_t padded, float* moments) {

@@ -94,11 +94,7 @@ static void head_forward(const HeadInputs& in, Rows out, float* moments, float* 
     multiply_matrices<Lanes>({block.count, in.head_size, block.seen, scores, padded, 1, values, in.head_size,
                               out.data + first * out.stride, out.stride, false});
     for (std::int64_t i = 0; i < block.count; ++i) {
-      float* row = out.data + (first + i) * out.stride;
-      const auto factor = Lanes::broadcast(moments[2 * (first + i) + 1]);
-      for (std::int64_t c = 0; c < in.head_size; c += Lanes::kFloats) {
-        Lanes::store(row + c, Lanes::multiply(Lanes::load(row + c), factor));
-      }
+      scale_row<Lanes>(out.data + (first + i) * out.stride, moments[2 * (first + i) + 1], in.head_size);
     }
   }
 }

@@ -4,23 +4,29 @@
 #include "trainer/kernels/cpu/instruction_sets.h"
 
 namespace dtrain::cpu {
+namespace {
+
+std::int64_t padded_keys(std::int64_t keys) {
+  constexpr std::int64_t kWidest = 32;  // floats of two vectors, columns of a tile in bfloat16
+  return (keys + kWidest - 1) / kWidest * kWidest;
+}
+
+}  // namespace
 
 template <>
 std::int64_t head_scratch<float>(std::int64_t keys, std::int64_t head_size) {
-  constexpr std::int64_t kWidest = 32;  // floats of two vectors
-  const std::int64_t padded = (keys + kWidest - 1) / kWidest * kWidest;
+  const std::int64_t padded = padded_keys(keys);
   return 2 * head_size * padded + 3 * head_size * keys + 2 * kHeadQueries<float> * padded;
 }
 
 template <>
 std::int64_t head_scratch<Bfloat16>(std::int64_t keys, std::int64_t head_size) {
-  constexpr std::int64_t kWidest = 32;
   constexpr std::int64_t kQueries = kHeadQueries<Bfloat16>;
   constexpr std::int64_t kAlignment = 16;
-  const std::int64_t padded = (keys + kWidest - 1) / kWidest * kWidest;
-  // Backward: k and v packed three times, the sums of two; five forms of the scores; six of a block's rows.
+  const std::int64_t padded = padded_keys(keys);
+  // Backward: k and v packed three times, the sums of two; six forms of the scores; six of a block's rows.
   const std::int64_t by_key = 3 * head_size / 2 * padded + 2 * head_size * padded;
-  const std::int64_t by_score = kQueries * padded * 2 + 3 * kQueries / 2 * padded;
+  const std::int64_t by_score = kQueries * padded * 2 + 4 * kQueries / 2 * padded;
   const std::int64_t by_query = 5 * kQueries / 2 * head_size + kQueries * head_size;
   return kAlignment + by_key + by_score + by_query;
 }
@@ -30,9 +36,7 @@ const std::vector<const HeadKernels*>& available_head_kernels() {
   return available;
 }
 
-const HeadKernels* head_kernels() {
-  return available_head_kernels().empty() ? nullptr : available_head_kernels().back();
-}
+const HeadKernels* head_kernels() { return fastest(available_head_kernels()); }
 
 const std::vector<const Bfloat16HeadKernels*>& available_bfloat16_head_kernels() {
   static const auto available = [] {
@@ -44,8 +48,6 @@ const std::vector<const Bfloat16HeadKernels*>& available_bfloat16_head_kernels()
   return available;
 }
 
-const Bfloat16HeadKernels* bfloat16_head_kernels() {
-  return available_bfloat16_head_kernels().empty() ? nullptr : available_bfloat16_head_kernels().back();
-}
+const Bfloat16HeadKernels* bfloat16_head_kernels() { return fastest(available_bfloat16_head_kernels()); }
 
 }  // namespace dtrain::cpu

@@ -20,41 +20,23 @@ namespace {
 struct Avx2Dots {
   static constexpr std::int64_t kRows = 4;
   static constexpr std::int64_t kColumns = 16;
+  using Pairs = __m256i;
 
   static void enter() {}
   static void leave() {}
 
-  static __m256 even(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
-  static __m256 odd(__m256i pairs) {
+  static Pairs load(const std::uint32_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  static Pairs broadcast(std::uint32_t pair) { return _mm256_set1_epi32(static_cast<int>(pair)); }
+  static __m256 multiply_add(Pairs a, Pairs b, __m256 sum) {
+    return _mm256_fmadd_ps(odd(a), odd(b), _mm256_fmadd_ps(even(a), even(b), sum));
+  }
+  static __m256 even(Pairs pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+  static __m256 odd(Pairs pairs) {
     return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000))));
   }
 
   static void block(const PairProduct& p, std::int64_t row, std::int64_t column) {
-    float* c = p.c + row * p.c_row + column;
-    __m256 sum[kRows][2];
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) {
-      for (int n = 0; n < 2; ++n) sum[m][n] = p.accumulate ? _mm256_loadu_ps(c + m * p.c_row + 8 * n) : Avx2::zero();
-    }
-    for (std::int64_t k = 0; k < p.depth / 2; ++k) {
-      __m256i b[2];
-      for (int n = 0; n < 2; ++n) {
-        b[n] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.b + k * p.b_row + column + 8 * n));
-      }
-#pragma GCC unroll 4
-      for (int m = 0; m < kRows; ++m) {
-        const std::uint32_t pair = *reinterpret_cast<const PairBits*>(p.a + (row + m) * p.a_row + 2 * k);
-        const __m256i a = _mm256_set1_epi32(static_cast<int>(pair));
-        for (int n = 0; n < 2; ++n) {
-          sum[m][n] = _mm256_fmadd_ps(even(a), even(b[n]), sum[m][n]);
-          sum[m][n] = _mm256_fmadd_ps(odd(a), odd(b[n]), sum[m][n]);
-        }
-      }
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) {
-      for (int n = 0; n < 2; ++n) _mm256_storeu_ps(c + m * p.c_row + 8 * n, sum[m][n]);
-    }
+    pair_tile<Avx2, Avx2Dots, kRows, 2>(p, row, column);
   }
 };
 

@@ -19,38 +19,20 @@ namespace {
 struct Avx512Dots {
   static constexpr std::int64_t kRows = 8;
   static constexpr std::int64_t kColumns = 32;
+  using Pairs = __m512bh;
 
   static void enter() {}
   static void leave() {}
 
-  // 16 sums and 2 columns fill 18 of 32 registers; a pair of the left matrix is an operand in memory.
+  static Pairs load(const std::uint32_t* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
+  static Pairs broadcast(std::uint32_t pair) {
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(pair)));
+  }
+  static __m512 multiply_add(Pairs a, Pairs b, __m512 sum) { return _mm512_dpbf16_ps(sum, a, b); }
+
+  // 16 sums, 2 columns and a pair of the left matrix fill 19 of 32 registers.
   static void block(const PairProduct& p, std::int64_t row, std::int64_t column) {
-    float* c = p.c + row * p.c_row + column;
-    __m512 sum[kRows][2];
-#pragma GCC unroll 8
-    for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) sum[m][n] = p.accumulate ? _mm512_loadu_ps(c + m * p.c_row + 16 * n) : Avx512::zero();
-    }
-    for (std::int64_t k = 0; k < p.depth / 2; ++k) {
-      __m512bh b[2];
-#pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) {
-        b[n] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(p.b + k * p.b_row + column + 16 * n));
-      }
-#pragma GCC unroll 8
-      for (int m = 0; m < kRows; ++m) {
-        const std::uint32_t pair = *reinterpret_cast<const PairBits*>(p.a + (row + m) * p.a_row + 2 * k);
-        const auto a = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(pair)));
-#pragma GCC unroll 2
-        for (int n = 0; n < 2; ++n) sum[m][n] = _mm512_dpbf16_ps(sum[m][n], a, b[n]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) _mm512_storeu_ps(c + m * p.c_row + 16 * n, sum[m][n]);
-    }
+    pair_tile<Avx512, Avx512Dots, kRows, 2>(p, row, column);
   }
 };
 

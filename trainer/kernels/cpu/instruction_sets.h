@@ -28,4 +28,10 @@ std::vector<const Kernels*> runnable(const Kernels* generic, const Kernels* avx2
   return result;
 }
 
+// The last of those; null: there is none.
+template <class Kernels>
+const Kernels* fastest(const std::vector<const Kernels*>& available) {
+  return available.empty() ? nullptr : available.back();
+}
+
 }  // namespace dtrain::cpu

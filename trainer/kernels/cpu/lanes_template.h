@@ -7,9 +7,6 @@
 // broadcast, multiply, divide, subtract, add, maximum, magnitude, multiply_add(a, b, c) = a b + c, subtract_product(a,
 // b, c) = c - a b, nearest(x) (whole numbers), power_of_two(n) for whole n from -126 on, where_negative(x, yes, no) (by
 // the sign bit), and zero_below(x, limit, value) = x < limit ? 0 : value, which is `value` where x is NaN.
-// For bfloat16: widened(from), store_rounded(to, x), and store_rounded_pairs(to, even, odd), which writes pairs
-// (even[j], odd[j]). They round to nearest, ties to even, and keep NaN (but for one whose fraction is all ones, which
-// neither arithmetic nor a bfloat16 makes).
 
 // exp(x) for x <= 0, to about one unit in the last place; 0 below -87. x = n ln 2 + r with |r| <= ln 2 / 2 (Cody and
 // Waite's two parts of ln 2), exp(r) by the Taylor polynomial of degree 7. NaN stays NaN.

@@ -26,24 +26,4 @@ struct Avx2 {
   static Vector zero_below(Vector x, Vector limit, Vector value) {
     return _mm256_and_ps(value, _mm256_cmp_ps(x, limit, _CMP_NLT_UQ));
   }
-
-  static Vector widened(const std::uint16_t* from) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
-  // The bfloat16 in the upper half.
-  static __m256i rounded(Vector x) {
-    const __m256i bits = _mm256_castps_si256(x);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    return _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
-  }
-  static void store_rounded(std::uint16_t* to, Vector x) {
-    const __m256i upper = _mm256_srli_epi32(rounded(x), 16);
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper, upper), 0xD8);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
-  }
-  static void store_rounded_pairs(std::uint32_t* to, Vector even, Vector odd) {
-    const __m256i pairs = _mm256_blend_epi16(_mm256_srli_epi32(rounded(even), 16), rounded(odd), 0xAA);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), pairs);
-  }
 };

@@ -28,22 +28,4 @@ struct Avx512 {
   static Vector zero_below(Vector x, Vector limit, Vector value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
   }
-
-  static Vector widened(const std::uint16_t* from) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-  }
-  // The bfloat16 in the upper half.
-  static __m512i rounded(Vector x) {
-    const __m512i bits = _mm512_castps_si512(x);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
-  }
-  static void store_rounded(std::uint16_t* to, Vector x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(x), 16)));
-  }
-  static void store_rounded_pairs(std::uint32_t* to, Vector even, Vector odd) {
-    const __m512i pairs = _mm512_mask_mov_epi16(_mm512_srli_epi32(rounded(even), 16), 0xAAAAAAAA, rounded(odd));
-    _mm512_storeu_si512(to, pairs);
-  }
 };
